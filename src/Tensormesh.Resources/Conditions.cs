@@ -1,0 +1,35 @@
+namespace Tensormesh.Resources;
+
+/// <summary>Condition types. They are API: names never change within a version.</summary>
+public static class ConditionTypes
+{
+    /// <summary>The one summary: True when every replica that was asked for runs and is paid for.</summary>
+    public const string Ready = "Ready";
+    /// <summary>The billing gate's verdict: True admitted, False refused, Unknown while the ledger cannot be read.</summary>
+    public const string BillingAuthorized = "BillingAuthorized";
+    /// <summary>True when work that was asked for is stopped: for want of money, of a card, or because it is paused.</summary>
+    public const string Suspended = "Suspended";
+    /// <summary>kstatus: the controller is working towards the spec.</summary>
+    public const string Reconciling = "Reconciling";
+    /// <summary>kstatus: nothing further will happen until someone acts.</summary>
+    public const string Stalled = "Stalled";
+}
+
+/// <summary>Condition reasons beside the refusal reasons of the billing gate (which appear under their own names). They are API.</summary>
+public static class ConditionReasons
+{
+    public const string Running = "Running";
+    public const string Starting = "Starting";
+    public const string Stopping = "Stopping";
+    public const string Admitted = "Admitted";
+    public const string Paused = "Paused";
+    public const string ScaledToZero = "ScaledToZero";
+    public const string InvalidSpec = "InvalidSpec";
+    public const string LedgerUnavailable = "LedgerUnavailable";
+    public const string NotSuspended = "NotSuspended";
+    public const string Idle = "Idle";
+    public const string Declared = "Declared";
+    public const string Published = "Published";
+    public const string InvalidPrice = "InvalidPrice";
+    public const string PriceConflict = "PriceConflict";
+}

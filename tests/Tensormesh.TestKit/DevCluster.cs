@@ -18,10 +18,11 @@ public sealed partial class DevCluster : IAsyncDisposable
     private readonly ControlPlane? _plane;
     private readonly Action<string> _say;
 
-    private DevCluster(ClusterRecord record, ControlPlane? plane, string kubeconfig, Action<string> say)
+    private DevCluster(ClusterRecord record, ControlPlane? plane, PostgresServer postgres, string kubeconfig, Action<string> say)
     {
         _record = record;
         _plane = plane;
+        Postgres = postgres;
         _say = say;
         KubeconfigPath = kubeconfig;
         var configuration = KubernetesClientConfiguration.BuildConfigFromConfigFile(kubeconfig);
@@ -34,6 +35,7 @@ public sealed partial class DevCluster : IAsyncDisposable
 
     public IKubernetes Client { get; }
     public Uri ApiServer { get; }
+    public PostgresServer Postgres { get; }
 
     /// <summary>Logs, keys and data of this cluster; deleted with it.</summary>
     public string StateDirectory => _record.Directory;
@@ -102,19 +104,17 @@ public sealed partial class DevCluster : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         Client.Dispose();
-        await DisposePartsAsync();
-        if (_plane is not null)
-            await _plane.DisposeAsync();
+        await Task.WhenAll(Postgres.DisposeAsync().AsTask(), _plane?.DisposeAsync().AsTask() ?? Task.CompletedTask);
         await Sweep.RemoveAsync(_record);
     }
 
     private static async Task<DevCluster> AttachAsync(
         ClusterRecord record, string kubeconfig, Action<string> say, CancellationToken cancellation)
     {
-        var cluster = new DevCluster(record, plane: null, kubeconfig, say);
+        var postgres = await StartPostgresAsync(record, cancellation);
+        var cluster = new DevCluster(record, plane: null, postgres, kubeconfig, say);
         var version = await cluster.Client.Version.GetCodeAsync(cancellation);
         say($"using the cluster of {kubeconfig}: Kubernetes {version.GitVersion} at {cluster.ApiServer}");
-        await cluster.StartPartsAsync(new DevClusterOptions { RealNode = false }, binaries: null, network: null, cancellation);
         return cluster;
     }
 
@@ -124,23 +124,19 @@ public sealed partial class DevCluster : IAsyncDisposable
         var binaries = await ControlPlaneBinaries.ResolveAsync(say, cancellation);
         await Prerequisites.EnsureControlPlaneAsync(binaries.BringsEtcd, say, cancellation);
         var network = NodeNetwork.FindFree();
+        var starting = StartPostgresAsync(record, cancellation);
         var plane = await ControlPlane.StartAsync(record, binaries, network, realNode: false, cancellation);
         say($"control plane ready: {binaries} at {plane.ApiServer}");
 
         var kubeconfig = plane.WriteAdminKubeconfig(Path.Combine(record.Directory, "admin.kubeconfig"));
-        var cluster = new DevCluster(record, plane, kubeconfig, say);
+        var cluster = new DevCluster(record, plane, await starting, kubeconfig, say);
         await cluster.WaitForDefaultServiceAccountAsync(cancellation);
-        await cluster.StartPartsAsync(options, binaries, network, cancellation);
+        say("controllers and Postgres ready");
         return cluster;
     }
 
-    private async Task StartPartsAsync(
-        DevClusterOptions options, ControlPlaneBinaries? binaries, NodeNetwork? network, CancellationToken cancellation)
-    {
-        await Task.CompletedTask;
-    }
-
-    private Task DisposePartsAsync() => Task.CompletedTask;
+    private static Task<PostgresServer> StartPostgresAsync(ClusterRecord record, CancellationToken cancellation) =>
+        PostgresServer.StartAsync(Path.Combine(record.Directory, "postgres"), cancellation);
 
     /// <summary>Pods are refused until the controller manager has made the namespace's account, so this shows that it works.</summary>
     private async Task WaitForDefaultServiceAccountAsync(CancellationToken cancellation)

@@ -17,6 +17,7 @@ public sealed partial class DevCluster : IAsyncDisposable
     private readonly ClusterRecord _record;
     private readonly ControlPlane? _plane;
     private readonly Action<string> _say;
+    private RealNode? _node;
 
     private DevCluster(ClusterRecord record, ControlPlane? plane, PostgresServer postgres, string kubeconfig, Action<string> say)
     {
@@ -42,6 +43,9 @@ public sealed partial class DevCluster : IAsyncDisposable
 
     /// <summary>True on a cluster of the user's own, where the control plane cannot be stopped and nodes are not ours.</summary>
     public bool IsUsersOwn => _plane is null;
+
+    /// <summary>True when gpu-a runs real containers.</summary>
+    public bool HasRealNode => _node is not null;
 
     /// <summary>The PEM file of the authority that signed the API server's certificate; empty on a user's own cluster.</summary>
     public string CertificateAuthorityFile => _plane?.Credentials.AuthorityFile ?? "";
@@ -104,7 +108,9 @@ public sealed partial class DevCluster : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         Client.Dispose();
-        await Task.WhenAll(Postgres.DisposeAsync().AsTask(), _plane?.DisposeAsync().AsTask() ?? Task.CompletedTask);
+        await Task.WhenAll(
+            Postgres.DisposeAsync().AsTask(), _node?.DisposeAsync().AsTask() ?? Task.CompletedTask,
+            _plane?.DisposeAsync().AsTask() ?? Task.CompletedTask);
         await Sweep.RemoveAsync(_record);
     }
 
@@ -123,13 +129,27 @@ public sealed partial class DevCluster : IAsyncDisposable
     {
         var binaries = await ControlPlaneBinaries.ResolveAsync(say, cancellation);
         await Prerequisites.EnsureControlPlaneAsync(binaries.BringsEtcd, say, cancellation);
-        var network = NodeNetwork.FindFree();
+        var realNode = options.RealNode && RealNode.WhyNot(binaries) is null;
+        if (realNode)
+            await Prerequisites.EnsureRealNodeAsync(say, cancellation);
+        else if (options.RealNode)
+            say($"gpu-a is hollow: {RealNode.WhyNot(binaries)}");
+
+        var network = realNode ? await RealNode.ClaimNetworkAsync(record, cancellation) : NodeNetwork.FindFree();
         var starting = StartPostgresAsync(record, cancellation);
-        var plane = await ControlPlane.StartAsync(record, binaries, network, realNode: false, cancellation);
+        var preparing = realNode ? RealNode.PrepareAsync(record, binaries, network, cancellation) : null;
+        var plane = await ControlPlane.StartAsync(record, binaries, network, realNode, cancellation);
         say($"control plane ready: {binaries} at {plane.ApiServer}");
 
         var kubeconfig = plane.WriteAdminKubeconfig(Path.Combine(record.Directory, "admin.kubeconfig"));
         var cluster = new DevCluster(record, plane, await starting, kubeconfig, say);
+        if (preparing is not null)
+        {
+            cluster._node = await preparing;
+            await cluster._node.JoinAsync(plane, cluster.Client, cancellation);
+            say($"node {RealNode.Name} ready: real containers, {RealNode.GpuCount} mock GPUs");
+        }
+
         await cluster.WaitForDefaultServiceAccountAsync(cancellation);
         say("controllers and Postgres ready");
         return cluster;

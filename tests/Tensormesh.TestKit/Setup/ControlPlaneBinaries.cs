@@ -66,7 +66,7 @@ internal sealed partial class ControlPlaneBinaries
 
     private static async Task BuildAsync(string folder, Action<string> say, CancellationToken cancellation)
     {
-        if (Environment.UserName != "root" || Command.Find("apt-get") is null)
+        if (!Environment.IsPrivilegedProcess || Command.Find("apt-get") is null)
         {
             throw new InvalidOperationException(
                 "There is no Kubernetes control plane here: no TENSORMESH_KUBECONFIG, no KUBEBUILDER_ASSETS with all programs, nothing in "

@@ -54,7 +54,7 @@ internal static class Prerequisites
                 + "or name a cluster of your own (kind, for one) in TENSORMESH_KUBECONFIG.");
         }
 
-        if (Environment.UserName != "root")
+        if (!Environment.IsPrivilegedProcess)
             throw new InvalidOperationException($"The dev cluster needs packages that are not installed. Run: sudo apt-get install -y {names}");
 
         // Two starts at once would meet at dpkg's lock.

@@ -158,10 +158,13 @@ public sealed class DevCluster : IAsyncDisposable
         var binaries = await ControlPlaneBinaries.ResolveAsync(say, cancellation);
         await Prerequisites.EnsureControlPlaneAsync(binaries.BringsEtcd, say, cancellation);
         var whyHollow = options.RealNode ? RealNode.WhyNot(binaries) : "no real node was asked for";
-        var realNode = whyHollow is null;
-        if (realNode)
+        if (whyHollow is null)
+        {
             await Prerequisites.EnsureRealNodeAsync(say, cancellation);
+            whyHollow = await RealNode.WhyNotHereAsync(cancellation);
+        }
 
+        var realNode = whyHollow is null;
         var network = realNode ? await RealNode.ClaimNetworkAsync(record, cancellation) : NodeNetwork.FindFree();
         var plane = new ControlPlane(record, binaries, network, realNode);
         using var abandoned = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
@@ -174,12 +177,7 @@ public sealed class DevCluster : IAsyncDisposable
             var kubeconfig = plane.WriteAdminKubeconfig(Path.Combine(record.Directory, "admin.kubeconfig"));
             var cluster = new DevCluster(record, plane, await postgres, kubeconfig);
             if (node is not null)
-            {
-                cluster._node = await node;
-                await cluster._node.JoinAsync(cluster.Client, abandoned.Token);
-                say($"node {RealNode.Name} ready: real containers, {RealNode.GpuCount} mock GPUs");
-            }
-
+                whyHollow = await cluster.JoinRealNodeAsync(node, say, abandoned.Token);
             await cluster.WaitForDefaultServiceAccountAsync(abandoned.Token);
             await cluster.AddHollowNodesAsync(options, whyHollow, say, abandoned.Token);
             say("controllers and Postgres ready");
@@ -191,6 +189,33 @@ public sealed class DevCluster : IAsyncDisposable
             await abandoned.CancelAsync();
             await Task.WhenAll(postgres, node ?? Task.CompletedTask).ContinueWith(_ => { }, TaskScheduler.Default);
             throw;
+        }
+    }
+
+    /// <summary>
+    /// Null when the real node has joined. Else why not: machines differ in what their kernel and container engine
+    /// allow, and a cluster whose gpu-a is hollow serves most who would otherwise have none.
+    /// </summary>
+    private async Task<string?> JoinRealNodeAsync(Task<RealNode> starting, Action<string> say, CancellationToken cancellation)
+    {
+        RealNode? node = null;
+        try
+        {
+            node = await starting;
+            await node.JoinAsync(Client, cancellation);
+            _node = node;
+            say($"node {RealNode.Name} ready: real containers, {RealNode.GpuCount} mock GPUs");
+            return null;
+        }
+        catch (Exception failure) when (failure is InvalidOperationException or TimeoutException or IOException or UnauthorizedAccessException)
+        {
+            if (node is not null)
+            {
+                await node.DisposeAsync();
+                await RealNode.UnregisterAsync(Client, cancellation);
+            }
+
+            return $"the real node did not start: {failure.Message}";
         }
     }
 

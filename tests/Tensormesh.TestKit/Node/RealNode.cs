@@ -1,5 +1,6 @@
 using System.Net;
 using k8s;
+using k8s.Autorest;
 using k8s.Models;
 
 namespace Tensormesh.TestKit;
@@ -52,6 +53,15 @@ internal sealed class RealNode : IAsyncDisposable
         : DevicePlugin() is null ? "the mock device plugin is not beside this program"
         : null;
 
+    /// <summary>Null where this machine lets root make what a node lives in, which containers often do not; else what it said.</summary>
+    public static async Task<string?> WhyNotHereAsync(CancellationToken cancellation)
+    {
+        var (exitCode, output) = await Command.TryRunAsync(
+            "unshare", ["--mount", "--net", "--pid", "--fork", "--mount-proc", "sh", "-c", "mount -t tmpfs probe /run && ip link set lo up"],
+            line: null, cancellation);
+        return exitCode == 0 ? null : $"this machine refuses namespaces to root: {output.Trim()}";
+    }
+
     /// <summary>Takes the cluster's own address on `lo`, where the API server listens for the node and its pods.</summary>
     public static async Task<NodeNetwork> ClaimNetworkAsync(ClusterRecord record, CancellationToken cancellation)
     {
@@ -100,6 +110,19 @@ internal sealed class RealNode : IAsyncDisposable
         var proxy = await _namespace.StartAsync("kube-proxy", _binaries.Proxy, ["--config", _configuration.ProxyFile]);
         _processes.Add(proxy);
         await proxy.WaitUntilAsync($"part of a Ready node with {GpuCount} GPUs", stop => HasGpusAsync(client, stop), StartLimit, cancellation);
+    }
+
+    /// <summary>Takes a node that joined and then failed out of the cluster's books.</summary>
+    public static async Task UnregisterAsync(IKubernetes client, CancellationToken cancellation)
+    {
+        try
+        {
+            await client.CoreV1.DeleteNodeAsync(Name, cancellationToken: cancellation);
+        }
+        catch (HttpOperationException absent) when (absent.Response.StatusCode == HttpStatusCode.NotFound)
+        {
+            // It never got as far.
+        }
     }
 
     /// <summary>Throws with the log's end when one of the node's programs has died on its own.</summary>

@@ -1,4 +1,194 @@
+using System.Diagnostics;
+using System.Security.Cryptography;
+using k8s;
+using k8s.Models;
+
 namespace Tensormesh.TestKit;
 
-/// <summary>Placeholder surface; see the issue.</summary>
-public sealed class DevCluster;
+/// <summary>
+/// A real Kubernetes control plane on this machine with nodes and a private Postgres, started for its
+/// owner and gone with it. Or, where TENSORMESH_KUBECONFIG names a cluster, that cluster: nothing is then started
+/// but Postgres, and nothing is deleted that was not made here.
+/// </summary>
+public sealed partial class DevCluster : IAsyncDisposable
+{
+    private const int LongestStateDirectory = 60;
+
+    private readonly ClusterRecord _record;
+    private readonly ControlPlane? _plane;
+    private readonly Action<string> _say;
+    private RealNode? _node;
+
+    private DevCluster(ClusterRecord record, ControlPlane? plane, PostgresServer postgres, string kubeconfig, Action<string> say)
+    {
+        _record = record;
+        _plane = plane;
+        Postgres = postgres;
+        _say = say;
+        KubeconfigPath = kubeconfig;
+        var configuration = KubernetesClientConfiguration.BuildConfigFromConfigFile(kubeconfig);
+        ApiServer = new Uri(configuration.Host);
+        Client = new Kubernetes(configuration);
+    }
+
+    /// <summary>A kubeconfig file of the administrator.</summary>
+    public string KubeconfigPath { get; }
+
+    public IKubernetes Client { get; }
+    public Uri ApiServer { get; }
+    public PostgresServer Postgres { get; }
+
+    /// <summary>Logs, keys and data of this cluster; deleted with it.</summary>
+    public string StateDirectory => _record.Directory;
+
+    /// <summary>True on a cluster of the user's own, where the control plane cannot be stopped and nodes are not ours.</summary>
+    public bool IsUsersOwn => _plane is null;
+
+    /// <summary>True when gpu-a runs real containers.</summary>
+    public bool HasRealNode => _node is not null;
+
+    /// <summary>The PEM file of the authority that signed the API server's certificate; empty on a user's own cluster.</summary>
+    public string CertificateAuthorityFile => _plane?.Credentials.AuthorityFile ?? "";
+
+    /// <param name="say">Sees one line for each step that a person may wait for.</param>
+    /// <exception cref="InvalidOperationException">Something is missing or died; the message says what to do, or holds the log's end.</exception>
+    public static async Task<DevCluster> StartAsync(DevClusterOptions options, Action<string> say, CancellationToken cancellation)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        ArgumentNullException.ThrowIfNull(say);
+        if (!OperatingSystem.IsLinux())
+            throw new PlatformNotSupportedException("The dev cluster runs on Linux; elsewhere use it in a Linux virtual machine or container.");
+
+        var began = Stopwatch.GetTimestamp();
+        void SayTimed(string line) => say($"[{Stopwatch.GetElapsedTime(began).TotalSeconds,5:0.0} s] {line}");
+
+        Directory.CreateDirectory(StateRoot.Directory);
+        foreach (var id in await Sweep.DeadOwnersAsync(cancellation))
+            SayTimed($"swept what cluster {id} had left behind");
+        await Prerequisites.EnsureCommonAsync(SayTimed, cancellation);
+
+        var usersOwn = Environment.GetEnvironmentVariable("TENSORMESH_KUBECONFIG");
+        var record = CreateRecord(options);
+        try
+        {
+            return usersOwn is { Length: > 0 }
+                ? await AttachAsync(record, usersOwn, SayTimed, cancellation)
+                : await StartOwnAsync(record, options, SayTimed, cancellation);
+        }
+        catch
+        {
+            await Sweep.RemoveAsync(record);
+            throw;
+        }
+    }
+
+    /// <summary>
+    /// Writes a kubeconfig of any user and groups into the state directory and returns its path. RBAC decides
+    /// what they may do; group `system:masters` may do everything.
+    /// </summary>
+    /// <exception cref="NotSupportedException">On a user's own cluster: its authority is not ours.</exception>
+    public string CreateKubeconfig(string user, params string[] groups)
+    {
+        var name = string.Concat(user.Select(letter => char.IsAsciiLetterOrDigit(letter) || letter is '-' or '.' ? letter : '_'));
+        return OwnPlane("users cannot be added").WriteUserKubeconfig(Path.Combine(StateDirectory, $"{name}.kubeconfig"), user, groups);
+    }
+
+    public async Task RestartApiServerAsync()
+    {
+        await StopApiServerAsync();
+        await StartApiServerAsync();
+    }
+
+    /// <summary>Returns when the API server has ended; etcd, controllers and nodes go on.</summary>
+    public Task StopApiServerAsync() => OwnPlane("the API server cannot be stopped").StopApiServerAsync();
+
+    /// <summary>Returns when the API server says that it is ready. Its address stays the same.</summary>
+    public Task StartApiServerAsync() => OwnPlane("the API server cannot be started").StartApiServerAsync(CancellationToken.None);
+
+    public async ValueTask DisposeAsync()
+    {
+        Client.Dispose();
+        await Task.WhenAll(
+            Postgres.DisposeAsync().AsTask(), _node?.DisposeAsync().AsTask() ?? Task.CompletedTask,
+            _plane?.DisposeAsync().AsTask() ?? Task.CompletedTask);
+        await Sweep.RemoveAsync(_record);
+    }
+
+    private static async Task<DevCluster> AttachAsync(
+        ClusterRecord record, string kubeconfig, Action<string> say, CancellationToken cancellation)
+    {
+        var postgres = await StartPostgresAsync(record, cancellation);
+        var cluster = new DevCluster(record, plane: null, postgres, kubeconfig, say);
+        var version = await cluster.Client.Version.GetCodeAsync(cancellation);
+        say($"using the cluster of {kubeconfig}: Kubernetes {version.GitVersion} at {cluster.ApiServer}");
+        return cluster;
+    }
+
+    private static async Task<DevCluster> StartOwnAsync(
+        ClusterRecord record, DevClusterOptions options, Action<string> say, CancellationToken cancellation)
+    {
+        var binaries = await ControlPlaneBinaries.ResolveAsync(say, cancellation);
+        await Prerequisites.EnsureControlPlaneAsync(binaries.BringsEtcd, say, cancellation);
+        var realNode = options.RealNode && RealNode.WhyNot(binaries) is null;
+        if (realNode)
+            await Prerequisites.EnsureRealNodeAsync(say, cancellation);
+        else if (options.RealNode)
+            say($"gpu-a is hollow: {RealNode.WhyNot(binaries)}");
+
+        var network = realNode ? await RealNode.ClaimNetworkAsync(record, cancellation) : NodeNetwork.FindFree();
+        var starting = StartPostgresAsync(record, cancellation);
+        var preparing = realNode ? RealNode.PrepareAsync(record, binaries, network, cancellation) : null;
+        var plane = await ControlPlane.StartAsync(record, binaries, network, realNode, cancellation);
+        say($"control plane ready: {binaries} at {plane.ApiServer}");
+
+        var kubeconfig = plane.WriteAdminKubeconfig(Path.Combine(record.Directory, "admin.kubeconfig"));
+        var cluster = new DevCluster(record, plane, await starting, kubeconfig, say);
+        if (preparing is not null)
+        {
+            cluster._node = await preparing;
+            await cluster._node.JoinAsync(plane, cluster.Client, cancellation);
+            say($"node {RealNode.Name} ready: real containers, {RealNode.GpuCount} mock GPUs");
+        }
+
+        await cluster.WaitForDefaultServiceAccountAsync(cancellation);
+        say("controllers and Postgres ready");
+        return cluster;
+    }
+
+    private static Task<PostgresServer> StartPostgresAsync(ClusterRecord record, CancellationToken cancellation) =>
+        PostgresServer.StartAsync(Path.Combine(record.Directory, "postgres"), cancellation);
+
+    /// <summary>Pods are refused until the controller manager has made the namespace's account, so this shows that it works.</summary>
+    private async Task WaitForDefaultServiceAccountAsync(CancellationToken cancellation)
+    {
+        while (true)
+        {
+            var accounts = await Client.CoreV1.ListNamespacedServiceAccountAsync("default", cancellationToken: cancellation);
+            if (accounts.Items.Any(account => account.Name() == "default"))
+                return;
+            _plane?.ThrowIfExited();
+            await Task.Delay(TimeSpan.FromMilliseconds(50), TimeProvider.System, cancellation);
+        }
+    }
+
+    private ControlPlane OwnPlane(string what) =>
+        _plane ?? throw new NotSupportedException($"TENSORMESH_KUBECONFIG names a cluster of your own: {what} there.");
+
+    private static ClusterRecord CreateRecord(DevClusterOptions options)
+    {
+        var id = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(3));
+        var directory = options.StateDirectory is { } named ? Path.GetFullPath(named) : Path.Combine(StateRoot.Directory, id);
+        if (directory.Length > LongestStateDirectory)
+        {
+            throw new ArgumentException(
+                $"The state directory {directory} is longer than {LongestStateDirectory} characters, and Unix sockets below it would not open.");
+        }
+
+        if (Directory.Exists(directory) && Directory.EnumerateFileSystemEntries(directory).Any())
+            throw new ArgumentException($"The state directory {directory} is not empty. It is deleted at the end, so name one of its own.");
+
+        var record = ClusterRecord.Create(id, directory);
+        Directory.CreateDirectory(Path.Combine(directory, "logs"));
+        return record;
+    }
+}

@@ -1,0 +1,43 @@
+using System.Runtime.InteropServices;
+using Tensormesh.MockDevicePlugin;
+
+PluginOptions options;
+try
+{
+    options = PluginOptions.Parse(args);
+}
+catch (ArgumentException e)
+{
+    Console.Error.WriteLine($"mock-device-plugin: {e.Message}\n{PluginOptions.Usage}");
+    return 2;
+}
+
+var time = TimeProvider.System;
+var journal = new Journal(time);
+var inventory = new GpuInventory(options.Node, options.Count);
+
+using var stopping = new CancellationTokenSource();
+void Stop(PosixSignalContext signal)
+{
+    signal.Cancel = true;
+    journal.Write($"{signal.Signal}: removing {options.Endpoint} and leaving");
+    stopping.Cancel();
+}
+
+using var onTerm = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
+using var onInterrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
+
+var watching = options.HealthFile is { } file
+    ? new HealthFile(file, inventory, journal, time).WatchAsync(stopping.Token)
+    : Task.CompletedTask;
+await new PluginSession(options, inventory, journal, time).RunAsync(stopping.Token);
+try
+{
+    await watching;
+}
+catch (OperationCanceledException)
+{
+    // The watch has no end of its own; the signal ended it.
+}
+
+return 0;

@@ -1,0 +1,219 @@
+using System.Net;
+using System.Net.Http.Headers;
+using System.Net.Sockets;
+using System.Security.Cryptography.X509Certificates;
+
+namespace Tensormesh.TestKit;
+
+/// <summary>
+/// etcd, kube-apiserver, kube-controller-manager and kube-scheduler as processes of this machine.
+///
+/// Without a real node everything listens on 127.0.0.1. A real node and its pods must reach the API
+/// server, so then it listens on the one address of <see cref="NodeNetwork.HostAddress"/>.
+/// </summary>
+internal sealed class ControlPlane : IAsyncDisposable
+{
+    public const string ServiceRange = "10.96.0.0/16";
+
+    private static readonly IPAddress FirstServiceAddress = IPAddress.Parse("10.96.0.1");
+    private static readonly TimeSpan StartLimit = TimeSpan.FromSeconds(90);
+
+    private readonly ClusterRecord _record;
+    private readonly ControlPlaneBinaries _binaries;
+    private readonly NodeNetwork _network;
+    private readonly int _etcdPort;
+    private readonly int _apiServerPort;
+    private readonly HttpClient _probe;
+    private readonly List<DevProcess> _processes = [];
+    private DevProcess? _apiServer;
+
+    private ControlPlane(ClusterRecord record, ControlPlaneBinaries binaries, NodeNetwork network, bool realNode)
+    {
+        _record = record;
+        _binaries = binaries;
+        _network = network;
+        var ports = FreePorts.Take(5);
+        (_etcdPort, EtcdPeerPort, _apiServerPort, ControllerManagerPort, SchedulerPort) = (ports[0], ports[1], ports[2], ports[3], ports[4]);
+        BindAddress = realNode ? network.HostAddress : IPAddress.Loopback;
+        ApiServer = new Uri($"https://{BindAddress}:{_apiServerPort}");
+        Credentials = Credentials.Create(
+            Path.Combine(record.Directory, "pki"), [IPAddress.Loopback, network.HostAddress, FirstServiceAddress]);
+        _probe = CreateProbe();
+    }
+
+    public Uri ApiServer { get; }
+    public Credentials Credentials { get; }
+    private IPAddress BindAddress { get; }
+    private int EtcdPeerPort { get; }
+    private int ControllerManagerPort { get; }
+    private int SchedulerPort { get; }
+
+    public static async Task<ControlPlane> StartAsync(
+        ClusterRecord record, ControlPlaneBinaries binaries, NodeNetwork network, bool realNode, CancellationToken cancellation)
+    {
+        var plane = new ControlPlane(record, binaries, network, realNode);
+        try
+        {
+            await plane.StartEtcdAsync(cancellation);
+            await plane.StartApiServerAsync(cancellation);
+            await Task.WhenAll(plane.StartControllerManagerAsync(), plane.StartSchedulerAsync());
+            return plane;
+        }
+        catch
+        {
+            await plane.DisposeAsync();
+            throw;
+        }
+    }
+
+    public async Task StartApiServerAsync(CancellationToken cancellation)
+    {
+        if (_apiServer is { HasExited: false })
+            return;
+        _apiServer = await DevProcess.StartAsync(_record, "kube-apiserver", _binaries.ApiServer, ApiServerArguments());
+        await _apiServer.WaitUntilAsync("ready", IsReadyAsync, StartLimit, cancellation);
+    }
+
+    public async Task StopApiServerAsync()
+    {
+        if (_apiServer is not { } apiServer)
+            return;
+        _apiServer = null;
+        await apiServer.StopAsync(grace: TimeSpan.FromSeconds(5));
+        await apiServer.DisposeAsync();
+    }
+
+    /// <summary>Throws with the log's end when one of the processes has died on its own.</summary>
+    public void ThrowIfExited()
+    {
+        _apiServer?.ThrowIfExited();
+        _processes.ForEach(process => process.ThrowIfExited());
+    }
+
+    public string WriteUserKubeconfig(string file, string user, params string[] groups)
+    {
+        Kubeconfig.Write(
+            file, Kubeconfig.WithCertificate(ApiServer, Credentials.AuthorityPem, user, Credentials.User(user, groups)));
+        return file;
+    }
+
+    public string WriteAdminKubeconfig(string file)
+    {
+        Kubeconfig.Write(file, Kubeconfig.WithToken(ApiServer, Credentials.AuthorityPem, "admin", Credentials.AdminToken));
+        return file;
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        // Nobody reads this etcd again, so nothing is gained by asking.
+        await Task.WhenAll(_processes.Append(_apiServer).OfType<DevProcess>().Select(process => process.DisposeAsync().AsTask()));
+        _probe.Dispose();
+        Credentials.Dispose();
+    }
+
+    private async Task StartEtcdAsync(CancellationToken cancellation)
+    {
+        var peer = $"http://127.0.0.1:{EtcdPeerPort}";
+        var client = $"http://127.0.0.1:{_etcdPort}";
+        var etcd = await DevProcess.StartAsync(_record, "etcd", _binaries.Etcd,
+        [
+            "--data-dir", Path.Combine(_record.Directory, "etcd"), "--unsafe-no-fsync", "--quota-backend-bytes", "4294967296",
+            "--listen-client-urls", client, "--advertise-client-urls", client,
+            "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", $"default={peer}",
+        ]);
+        _processes.Add(etcd);
+        await etcd.WaitUntilAsync("listening", stop => AcceptsAsync(_etcdPort, stop), StartLimit, cancellation);
+    }
+
+    private async Task StartControllerManagerAsync()
+    {
+        var kubeconfig = WriteUserKubeconfig(Path.Combine(_record.Directory, "pki", "controller-manager.conf"), "system:kube-controller-manager");
+
+        // Few workers and a low rate would make it a slow peer to measure against; short node periods make a lost node's tests short.
+        List<string> arguments =
+        [
+            "--kubeconfig", kubeconfig, "--bind-address", "127.0.0.1", "--secure-port", $"{ControllerManagerPort}",
+            "--service-account-private-key-file", Credentials.ServiceAccountKeyFile, "--root-ca-file", Credentials.AuthorityFile,
+            "--use-service-account-credentials", "--leader-elect=false", "--kube-api-qps", "1000", "--kube-api-burst", "1000",
+            "--concurrent-deployment-syncs", "16", "--concurrent-replicaset-syncs", "16", "--concurrent-gc-syncs", "20",
+            "--concurrent-namespace-syncs", "10", "--node-monitor-period", "2s", "--node-monitor-grace-period", "20s",
+            .. InsecurePortOff(),
+        ];
+        if (_binaries.IsOlderThan(1, 27))
+            arguments.AddRange(["--pod-eviction-timeout", "10s"]);
+        _processes.Add(await DevProcess.StartAsync(_record, "kube-controller-manager", _binaries.ControllerManager, arguments));
+    }
+
+    private async Task StartSchedulerAsync()
+    {
+        var kubeconfig = WriteUserKubeconfig(Path.Combine(_record.Directory, "pki", "scheduler.conf"), "system:kube-scheduler");
+        _processes.Add(await DevProcess.StartAsync(_record, "kube-scheduler", _binaries.Scheduler,
+        [
+            "--kubeconfig", kubeconfig, "--bind-address", "127.0.0.1", "--secure-port", $"{SchedulerPort}",
+            "--leader-elect=false", "--kube-api-qps", "1000", "--kube-api-burst", "1000", .. InsecurePortOff(),
+        ]));
+    }
+
+    private IEnumerable<string> InsecurePortOff() => _binaries.IsOlderThan(1, 24) ? ["--port=0"] : [];
+
+    private IEnumerable<string> ApiServerArguments() =>
+    [
+        "--etcd-servers", $"http://127.0.0.1:{_etcdPort}",
+        "--bind-address", $"{BindAddress}", "--secure-port", $"{_apiServerPort}", "--advertise-address", $"{_network.HostAddress}",
+        "--cert-dir", Path.Combine(_record.Directory, "pki"),
+        "--tls-cert-file", Credentials.ServingCertificateFile, "--tls-private-key-file", Credentials.ServingKeyFile,
+        "--client-ca-file", Credentials.AuthorityFile, "--token-auth-file", Credentials.TokenFile,
+        "--service-account-key-file", Credentials.ServiceAccountKeyFile,
+        "--service-account-signing-key-file", Credentials.ServiceAccountKeyFile,
+        "--service-account-issuer", "https://kubernetes.default.svc",
+        "--kubelet-client-certificate", Credentials.KubeletClientCertificateFile,
+        "--kubelet-client-key", Credentials.KubeletClientKeyFile, "--kubelet-preferred-address-types", "InternalIP",
+        "--authorization-mode", "Node,RBAC", "--service-cluster-ip-range", ServiceRange, "--allow-privileged",
+        "--max-requests-inflight", "3000", "--max-mutating-requests-inflight", "1000", "--profiling=false",
+    ];
+
+    private async Task<bool> IsReadyAsync(CancellationToken cancellation)
+    {
+        try
+        {
+            using var answer = await _probe.GetAsync(new Uri(ApiServer, "/readyz"), cancellation);
+            return answer.IsSuccessStatusCode;
+        }
+        catch (HttpRequestException)
+        {
+            return false;
+        }
+        catch (TaskCanceledException) when (!cancellation.IsCancellationRequested)
+        {
+            return false;
+        }
+    }
+
+    private HttpClient CreateProbe()
+    {
+        var handler = new SocketsHttpHandler { ConnectTimeout = TimeSpan.FromSeconds(2) };
+        handler.SslOptions.CertificateChainPolicy = new X509ChainPolicy
+        {
+            TrustMode = X509ChainTrustMode.CustomRootTrust,
+            RevocationMode = X509RevocationMode.NoCheck,
+            CustomTrustStore = { Credentials.Authority },
+        };
+        var probe = new HttpClient(handler) { Timeout = TimeSpan.FromSeconds(5) };
+        probe.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", Credentials.AdminToken);
+        return probe;
+    }
+
+    private static async Task<bool> AcceptsAsync(int port, CancellationToken cancellation)
+    {
+        using var client = new TcpClient();
+        try
+        {
+            await client.ConnectAsync(IPAddress.Loopback, port, cancellation);
+            return true;
+        }
+        catch (SocketException)
+        {
+            return false;
+        }
+    }
+}

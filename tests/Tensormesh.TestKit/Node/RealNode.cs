@@ -1,0 +1,172 @@
+using System.Net;
+using k8s;
+using k8s.Models;
+
+namespace Tensormesh.TestKit;
+
+/// <summary>
+/// Node gpu-a: a real kubelet, containerd, runc, CNI and kube-proxy, and a mock GPU device plugin that registers
+/// with the kubelet as NVIDIA's does. Pods are real containers: they start, exit, crash and take their grace period.
+/// </summary>
+internal sealed class RealNode : IAsyncDisposable
+{
+    public const string Name = "gpu-a";
+    public const int GpuCount = 8;
+
+    private const string GpuProduct = "NVIDIA-H100-80GB-HBM3";
+    private static readonly TimeSpan StartLimit = TimeSpan.FromSeconds(60);
+
+    /// <summary>What GPU Feature Discovery writes on a node of eight H100.</summary>
+    private static readonly IReadOnlyDictionary<string, string> Labels = new Dictionary<string, string>
+    {
+        ["nvidia.com/gpu.present"] = "true",
+        ["nvidia.com/gpu.product"] = GpuProduct,
+        ["nvidia.com/gpu.memory"] = "81559",
+        ["nvidia.com/gpu.count"] = "8",
+        ["nvidia.com/gpu.family"] = "hopper",
+        ["nvidia.com/gpu.compute.major"] = "9",
+        ["nvidia.com/gpu.compute.minor"] = "0",
+    };
+
+    private readonly ClusterRecord _record;
+    private readonly NodeNamespace _namespace;
+    private readonly NodeConfiguration _configuration;
+    private readonly ControlPlaneBinaries _binaries;
+    private readonly NodeNetwork _network;
+    private readonly List<DevProcess> _processes = [];
+
+    private RealNode(
+        ClusterRecord record, NodeNamespace @namespace, NodeConfiguration configuration, ControlPlaneBinaries binaries, NodeNetwork network)
+    {
+        _record = record;
+        _namespace = @namespace;
+        _configuration = configuration;
+        _binaries = binaries;
+        _network = network;
+    }
+
+    /// <summary>Null where a real node can be had, else why not.</summary>
+    public static string? WhyNot(ControlPlaneBinaries binaries) =>
+        !Environment.IsPrivilegedProcess ? "a real node needs root"
+        : !binaries.HasNodePrograms ? $"{binaries} has no kubelet, kube-proxy and pause"
+        : DevicePlugin() is null ? "the mock device plugin is not beside this program"
+        : null;
+
+    /// <summary>Takes the cluster's own address on `lo`, where the API server listens for the node and its pods.</summary>
+    public static async Task<NodeNetwork> ClaimNetworkAsync(ClusterRecord record, CancellationToken cancellation)
+    {
+        await using var onlyOne = await StateRoot.LockAsync(Path.Combine(StateRoot.Directory, "network.lock"), waiting: null, cancellation);
+        var network = NodeNetwork.FindFree();
+        record.AddLoopbackAddress($"{network.HostAddress}/32");
+        await Command.RunAsync($"ip address add {network.HostAddress}/32 dev lo", cancellation);
+        return network;
+    }
+
+    /// <summary>Everything that needs no API server: namespaces, containerd, images. Runs while the control plane starts.</summary>
+    public static async Task<RealNode> PrepareAsync(
+        ClusterRecord record, ControlPlaneBinaries binaries, NodeNetwork network, CancellationToken cancellation)
+    {
+        var folder = Path.Combine(record.Directory, "node");
+        var cgroup = "tensormesh-" + record.Id;
+        Directory.CreateDirectory(folder);
+        record.SetCgroup(cgroup);
+        Cgroups.Create(cgroup);
+        var configuration = new NodeConfiguration(folder, cgroup, network, Path.Combine(record.Directory, "pki", "ca.crt"));
+        configuration.Write();
+
+        var @namespace = await NodeNamespace.CreateAsync(record, network, folder, binaries.Pause, cancellation);
+        var node = new RealNode(record, @namespace, configuration, binaries, network);
+        try
+        {
+            await node.StartContainerdAsync(Path.Combine(folder, "images.tar"), cancellation);
+            return node;
+        }
+        catch
+        {
+            await node.DisposeAsync();
+            throw;
+        }
+    }
+
+    /// <summary>Joins the cluster; returns when the node is Ready and its GPUs can be allocated.</summary>
+    public async Task JoinAsync(ControlPlane plane, IKubernetes client, CancellationToken cancellation)
+    {
+        plane.WriteUserKubeconfig(_configuration.KubeletKubeconfig, $"system:node:{Name}", "system:nodes");
+        plane.WriteUserKubeconfig(_configuration.ProxyKubeconfig, "system:kube-proxy");
+        var kubelet = await _namespace.StartAsync("kubelet", _binaries.Kubelet, KubeletArguments());
+        _processes.Add(kubelet);
+        _processes.Add(await _namespace.StartAsync("kube-proxy", _binaries.Proxy, ["--config", _configuration.ProxyFile]));
+        _processes.Add(await _namespace.StartAsync("mock-device-plugin", DotnetHost(),
+        [
+            DevicePlugin()!, "--plugin-dir", "/var/lib/kubelet/device-plugins", "--resource", "nvidia.com/gpu",
+            "--count", $"{GpuCount}", "--product", GpuProduct, "--node", Name,
+        ]));
+        await kubelet.WaitUntilAsync("a Ready node with GPUs", stop => HasGpusAsync(client, stop), StartLimit, cancellation);
+    }
+
+    /// <summary>Throws with the log's end when one of the node's programs has died on its own.</summary>
+    public void ThrowIfExited()
+    {
+        _namespace.ThrowIfExited();
+        _processes.ForEach(process => process.ThrowIfExited());
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await _namespace.DisposeAsync();
+        await Task.WhenAll(_processes.Select(process => process.DisposeAsync().AsTask()));
+    }
+
+    private async Task StartContainerdAsync(string archive, CancellationToken cancellation)
+    {
+        var containerd = await _namespace.StartAsync("containerd", "containerd", ["--config", _configuration.ContainerdFile]);
+        _processes.Add(containerd);
+        var busybox = Command.Find("busybox")!;
+        var applets = await Command.RunAsync(busybox, ["--list"], cancellation);
+        ContainerImages.Write(archive, _binaries.Pause, busybox, applets.Split('\n', StringSplitOptions.RemoveEmptyEntries));
+        await containerd.WaitUntilAsync(
+            "listening", _ => Task.FromResult(File.Exists(_configuration.ContainerdSocket)), StartLimit, cancellation);
+        await _namespace.RunAsync(
+            "ctr", ["--address", _configuration.ContainerdSocket, "--namespace", "k8s.io", "images", "import", archive], cancellation);
+        File.Delete(archive);
+    }
+
+    private List<string> KubeletArguments()
+    {
+        List<string> arguments =
+        [
+            "--config", _configuration.KubeletFile, "--kubeconfig", _configuration.KubeletKubeconfig, "--root-dir", _configuration.KubeletRoot,
+            "--cert-dir", Path.Combine(_configuration.KubeletRoot, "pki"), "--hostname-override", Name, "--node-ip", $"{_network.NodeAddress}",
+            "--container-runtime-endpoint", $"unix://{_configuration.ContainerdSocket}",
+            "--node-labels", string.Join(',', Labels.Select(label => $"{label.Key}={label.Value}")),
+        ];
+        if (_binaries.IsOlderThan(1, 24))
+            arguments.Add("--container-runtime=remote");
+        return arguments;
+    }
+
+    private async Task<bool> HasGpusAsync(IKubernetes client, CancellationToken cancellation)
+    {
+        ThrowIfExited();
+        var nodes = await client.CoreV1.ListNodeAsync(fieldSelector: $"metadata.name={Name}", cancellationToken: cancellation);
+        return nodes.Items.FirstOrDefault() is { } node
+            && node.Status.Conditions?.Any(condition => condition is { Type: "Ready", Status: "True" }) == true
+            && node.Status.Allocatable?.TryGetValue("nvidia.com/gpu", out var gpus) == true && gpus.ToInt32() == GpuCount
+            && node.Spec.Taints is not { Count: > 0 };
+    }
+
+    /// <summary>Built with this project and copied beside it.</summary>
+    private static string? DevicePlugin()
+    {
+        var file = Path.Combine(AppContext.BaseDirectory, "mock-device-plugin.dll");
+        return File.Exists(file) && File.Exists(Path.ChangeExtension(file, ".runtimeconfig.json")) ? file : null;
+    }
+
+    /// <summary>The host that runs this very program, which need not be on the PATH.</summary>
+    private static string DotnetHost()
+    {
+        var runtime = System.Runtime.InteropServices.RuntimeEnvironment.GetRuntimeDirectory();
+        var host = Path.GetFullPath(Path.Combine(runtime, "..", "..", "..", "dotnet"));
+        return File.Exists(host) ? host : "dotnet";
+    }
+}

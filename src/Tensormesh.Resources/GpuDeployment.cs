@@ -23,7 +23,7 @@ public sealed class GpuDeploymentSpec
     /// <summary>Pods to run; each holds gpu.count GPUs.</summary>
     [JsonPropertyName("replicas")] public int? Replicas { get; set; }
     [JsonPropertyName("gpu")] public GpuRequirement Gpu { get; set; } = new();
-    [JsonPropertyName("template")] public V1PodTemplateSpec Template { get; set; } = new();
+    [JsonPropertyName("template"), JsonConverter(typeof(PodTemplateConverter))] public V1PodTemplateSpec Template { get; set; } = new();
     [JsonPropertyName("budget")] public GpuBudget? Budget { get; set; }
     /// <summary>True stops all pods, and with them all charges, until it is false again.</summary>
     [JsonPropertyName("paused")] public bool? Paused { get; set; }
@@ -32,7 +32,7 @@ public sealed class GpuDeploymentSpec
 public sealed class GpuRequirement
 {
     /// <summary>GPUs per pod, 1 to 16.</summary>
-    [JsonPropertyName("count")] public int Count { get; set; }
+    [JsonPropertyName("count")] public int Count { get; set; } = Defaulting.GpuCount;
     /// <summary>Exact product label, such as NVIDIA-H100-80GB-HBM3; any product that satisfies the rest when absent. Immutable while set.</summary>
     [JsonPropertyName("product")] public string? Product { get; set; }
     /// <summary>Least memory per GPU, a quantity such as 40Gi.</summary>

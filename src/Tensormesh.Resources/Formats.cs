@@ -31,6 +31,10 @@ public static class Formats
     public const string LabelValue = @"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$";
     public const int LabelValueMaxLength = 63;
 
+    /// <summary>A container's name, as pods have it.</summary>
+    public const string ContainerName = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+    public const int ContainerNameMaxLength = 63;
+
     /// <summary>A served model's id, such as openai/gpt-oss-20b.</summary>
     public const string Model = @"^[A-Za-z0-9]([A-Za-z0-9_./:-]*[A-Za-z0-9])?$";
     public const int ModelMaxLength = 253;

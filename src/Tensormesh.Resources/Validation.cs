@@ -85,8 +85,7 @@ public static class Validation
         else if (count is >= 1 and <= Formats.MaxGpusPerPod && replicas * count > Formats.MaxGpusPerDeployment)
         {
             yield return new("spec.replicas",
-                $"{replicas} replicas of {count} GPUs are {replicas * count} GPUs, and one GpuDeployment holds at most " +
-                $"{Formats.MaxGpusPerDeployment}: lower spec.replicas or spec.gpu.count, or create another GpuDeployment");
+                $"{replicas} replicas of {count} GPUs are {replicas * count} GPUs, and {Messages.TooManyGpus}");
         }
     }
 
@@ -105,7 +104,7 @@ public static class Validation
 
         if (gpu.MinMemory is { } memory && !(Quantities.TryMemoryMiB(memory, out var mebibytes) && mebibytes > 0))
         {
-            yield return new("spec.gpu.minMemory", $"\"{memory}\" is not an amount of memory above zero: write it like 40Gi");
+            yield return new("spec.gpu.minMemory", $"\"{memory}\" {Messages.NoMemory}");
         }
 
         if (gpu.MinComputeCapability is { } capability && !Quantities.TryComputeCapability(capability, out _))
@@ -145,9 +144,10 @@ public static class Validation
         for (var i = 0; i < containers.Count; i++)
         {
             var field = $"spec.template.spec.{list}[{i}]";
-            if (string.IsNullOrEmpty(containers[i]?.Name))
+            if (!Formats.Matches(containers[i]?.Name, Formats.ContainerName, Formats.ContainerNameMaxLength))
             {
-                yield return new($"{field}.name", "is missing: give each container a name");
+                yield return new($"{field}.name",
+                    $"\"{containers[i]?.Name}\" is not a container's name: use lower-case letters, digits and -, like trainer");
             }
 
             // Any resource of NVIDIA's, not only whole GPUs: a MIG slice or a shared GPU would run without being paid for.

@@ -51,10 +51,15 @@ public sealed class ValidationTests
         Refuses(With(d => d.Spec.Template = null!), Expected);
     }
 
-    [Fact]
-    public void Refuses_a_container_without_a_name() => Refuses(
-        With(d => d.Spec.Template.Spec.Containers[1].Name = null!),
-        "spec.template.spec.containers[1].name: is missing: give each container a name");
+    [Theory]
+    [InlineData(null)]
+    [InlineData("")]
+    [InlineData("Side Car")]
+    [InlineData(LongName)]
+    public void Refuses_a_container_whose_name_no_pod_can_have(string? name) => Refuses(
+        With(d => d.Spec.Template.Spec.Containers[1].Name = name!),
+        $"spec.template.spec.containers[1].name: \"{name}\" is not a container's name: " +
+        "use lower-case letters, digits and -, like trainer");
 
     [Fact]
     public void Refuses_more_containers_than_the_schema_has_room_for() => Refuses(

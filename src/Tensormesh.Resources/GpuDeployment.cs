@@ -42,7 +42,7 @@ public sealed class GpuDeploymentSpec
     [DefaultValue(Defaulting.Replicas), Range(0, Formats.MaxReplicas)]
     [JsonPropertyName("replicas")] public int? Replicas { get; set; }
 
-    [Description("The GPUs of each pod. Of the products that satisfy all of it and have a price, the cheapest is taken.")]
+    [Description("The GPUs of each pod. Any product that satisfies all of it and has a price may be chosen.")]
     [JsonPropertyName("gpu")] public GpuRequirement Gpu { get; set; } = new();
 
     [Description("The pods, as in a Deployment's template. One container gets the GPUs: the one named in gpu.container, or the first. " +

@@ -9,6 +9,7 @@ try
     }
 
     await using var web = WebHost.Build(args);
+    await WebHost.PrepareAsync(web, CancellationToken.None);
     await web.RunAsync();
     return 0;
 }

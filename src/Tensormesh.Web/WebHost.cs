@@ -29,7 +29,12 @@ internal static class WebHost
         builder.Services.AddSingleton<AccountLookup>().AddSingleton<TopUps>().AddSingleton<Readiness>().AddSingleton<ProblemPages>();
         builder.Services.ConfigureHttpJsonOptions(json => Wire.Configure(json.SerializerOptions));
         builder.Services.Configure<RouteHandlerOptions>(handlers => handlers.ThrowOnBadRequest = true);
-        builder.Services.AddOpenApi();
+        builder.Services.AddOpenApi(document => document.AddDocumentTransformer((api, _, _) =>
+        {
+            api.Info.Title = "Tensormesh billing";
+            api.Servers = [];
+            return Task.CompletedTask;
+        }));
         if (settings.MetricsUrl is { } metricsUrl)
         {
             builder.Services.AddMetricServer(server =>
@@ -60,6 +65,12 @@ internal static class WebHost
         web.MapAdminApi();
         web.MapOpenApi();
         return web;
+    }
+
+    /// <summary>What has to be done before the first request: the schema, where this process is told to bring it up to date.</summary>
+    public static async Task PrepareAsync(WebApplication web, CancellationToken cancellation)
+    {
+        if (web.Services.GetRequiredService<WebSettings>().MigrateOnStart) await Task.CompletedTask;
     }
 
     /// <summary>Answers about one account's money belong in no cache on the way.</summary>

@@ -1,6 +1,10 @@
 using System.Threading.RateLimiting;
+using System.Xml.Linq;
 using Microsoft.AspNetCore.Authentication.JwtBearer;
 using Microsoft.AspNetCore.Authorization;
+using Microsoft.AspNetCore.DataProtection.KeyManagement;
+using Microsoft.AspNetCore.DataProtection.Repositories;
+using Microsoft.AspNetCore.DataProtection.XmlEncryption;
 using Microsoft.IdentityModel.Tokens;
 
 namespace Tensormesh.Web;
@@ -29,6 +33,7 @@ internal static class Access
             };
             Trust(settings.Issuer, bearer);
         });
+        services.Configure<KeyManagementOptions>(keys => (keys.XmlRepository, keys.XmlEncryptor) = (new ForgottenKeys(), new NullXmlEncryptor()));
         services.AddAuthorizationBuilder()
             .SetFallbackPolicy(new AuthorizationPolicyBuilder().RequireAuthenticatedUser().Build())
             .AddPolicy(AdminPolicy, policy => policy.RequireAuthenticatedUser().RequireRole(Role.Admin.ToName(), Role.SuperAdmin.ToName()));
@@ -107,5 +112,24 @@ internal static class Access
             ReplenishmentPeriod = TimeSpan.FromSeconds(1),
             QueueLimit = 0,
         });
+    }
+
+    /// <summary>
+    /// Authentication brings data protection along, which bearer tokens have no use for; left to itself it writes a key file into the
+    /// home directory at each first start. Its keys stay in memory here and end with the process.
+    /// </summary>
+    private sealed class ForgottenKeys : IXmlRepository
+    {
+        private readonly List<XElement> keys = [];
+
+        public IReadOnlyCollection<XElement> GetAllElements()
+        {
+            lock (keys) return [.. keys];
+        }
+
+        public void StoreElement(XElement element, string friendlyName)
+        {
+            lock (keys) keys.Add(element);
+        }
     }
 }

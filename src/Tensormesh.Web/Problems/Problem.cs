@@ -78,7 +78,9 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
         if (response.HasStarted) return;
         response.StatusCode = Status;
         response.ContentType = ContentType;
+        // The exception handler cleared what was set before.
         response.Headers.CacheControl = "no-store";
+        response.Headers.XContentTypeOptions = "nosniff";
         if (RetryAfter is { } wait)
         {
             response.Headers.RetryAfter = Math.Max(1, (long)Math.Ceiling(wait.TotalSeconds)).ToString(CultureInfo.InvariantCulture);
@@ -95,6 +97,8 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
         };
         if (Field is not null) body["field"] = Field;
         foreach (var (name, value) in Extra ?? new Dictionary<string, string>()) body[name] = value;
-        await response.Body.WriteAsync(JsonSerializer.SerializeToUtf8Bytes(body, Wire.Json), httpContext.RequestAborted);
+        var json = JsonSerializer.SerializeToUtf8Bytes(body, Wire.Json);
+        response.ContentLength = json.Length;
+        if (!HttpMethods.IsHead(httpContext.Request.Method)) await response.Body.WriteAsync(json, httpContext.RequestAborted);
     }
 }

@@ -8,7 +8,7 @@ using Tensormesh.Web;
 
 namespace Tensormesh.Integration.Tests.Web;
 
-[Collection(WebCollection.Name)]
+[Collection(WebSuite.Name)]
 public sealed class AccessTests(WebServer server)
 {
     private static readonly string[] Open = ["/healthz", "/readyz"];

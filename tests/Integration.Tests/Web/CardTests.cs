@@ -3,7 +3,7 @@ using System.Text.Json;
 
 namespace Tensormesh.Integration.Tests.Web;
 
-[Collection(WebCollection.Name)]
+[Collection(WebSuite.Name)]
 public sealed class CardTests(WebServer server)
 {
     private const string Cards = "/v1/billing/stripe/customers/payment-methods";

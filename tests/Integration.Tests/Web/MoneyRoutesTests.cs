@@ -6,7 +6,7 @@ using Tensormesh.Billing;
 
 namespace Tensormesh.Integration.Tests.Web;
 
-[Collection(WebCollection.Name)]
+[Collection(WebSuite.Name)]
 public sealed class MoneyRoutesTests(WebServer server)
 {
     private readonly WebServer server = server;

@@ -83,7 +83,7 @@ public sealed class OutageTests(WebServer server) : IClassFixture<WebServer>
         await customer.SendAsync(new HttpMethod("BREW"), "/auth/profile", null);
 
         using var http = new HttpClient();
-        var text = await http.GetStringAsync(new Uri($"http://127.0.0.1:{port}/metrics"));
+        var text = await http.GetStringAsync(new Uri($"http://127.0.0.1:{port}/metrics"), TestContext.Current.CancellationToken);
         Assert.Contains("""tensormesh_web_request_seconds_count{route="/auth/profile",method="GET",status="200"} 1""", text, StringComparison.Ordinal);
         Assert.Contains("tensormesh_web_ledger_unavailable_total 0", text, StringComparison.Ordinal);
         Assert.DoesNotContain("BREW", text, StringComparison.Ordinal);
@@ -97,7 +97,7 @@ public sealed class OutageTests(WebServer server) : IClassFixture<WebServer>
         while (!await condition())
         {
             Assert.True(TimeProvider.System.GetElapsedTime(began) < RecoveryDeadline, "not back in time");
-            await Task.Delay(TimeSpan.FromMilliseconds(100));
+            await Task.Delay(TimeSpan.FromMilliseconds(100), TestContext.Current.CancellationToken);
         }
     }
 

@@ -2,7 +2,7 @@ using System.Net;
 
 namespace Tensormesh.Integration.Tests.Web;
 
-[Collection(WebCollection.Name)]
+[Collection(WebSuite.Name)]
 public sealed class ProblemTests(WebServer server)
 {
     private const string Add = "/v1/admin/billing/balances:add";

@@ -13,7 +13,7 @@ using Tensormesh.Web;
 namespace Tensormesh.Integration.Tests.Web;
 
 [CollectionDefinition(Name)]
-public sealed class WebCollection : ICollectionFixture<WebServer>
+public sealed class WebSuite : ICollectionFixture<WebServer>
 {
     public const string Name = "web";
 }
@@ -89,15 +89,9 @@ public sealed class WebServer : IAsyncLifetime
 }
 
 /// <summary>One caller of the API.</summary>
-public sealed class WebClient
+public sealed class WebClient(Uri server, string? token)
 {
-    private readonly HttpClient http;
-
-    public WebClient(Uri address, string? token)
-    {
-        http = new HttpClient { BaseAddress = address, Timeout = TimeSpan.FromSeconds(60) };
-        if (token is not null) http.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", token);
-    }
+    private static readonly HttpClient Http = new() { Timeout = TimeSpan.FromSeconds(60) };
 
     public Task<Answer> GetAsync(string path) => SendAsync(HttpMethod.Get, path, null);
 
@@ -108,10 +102,11 @@ public sealed class WebClient
 
     public async Task<Answer> SendAsync(HttpMethod method, string path, string? json, string? idempotencyKey = null, string contentType = "application/json")
     {
-        using var request = new HttpRequestMessage(method, path);
+        using var request = new HttpRequestMessage(method, server + path.TrimStart('/'));
+        if (token is not null) request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", token);
         if (json is not null) request.Content = new StringContent(json, Encoding.UTF8, contentType);
         if (idempotencyKey is not null) request.Headers.TryAddWithoutValidation("Idempotency-Key", idempotencyKey);
-        using var response = await http.SendAsync(request);
+        using var response = await Http.SendAsync(request);
         return new Answer(response.StatusCode, response.Content.Headers.ContentType?.MediaType ?? "", await response.Content.ReadAsStringAsync(), response.Headers);
     }
 

@@ -31,6 +31,9 @@ public sealed partial class DevCluster : IAsyncDisposable
         Client = new Kubernetes(configuration);
     }
 
+    /// <summary>For whatever else is started for this cluster: it is swept with it.</summary>
+    internal ClusterRecord Record => _record;
+
     /// <summary>A kubeconfig file of the administrator.</summary>
     public string KubeconfigPath { get; }
 
@@ -81,6 +84,9 @@ public sealed partial class DevCluster : IAsyncDisposable
             throw;
         }
     }
+
+    /// <summary>Removes what dead owners left on this machine, and returns the ids of their clusters.</summary>
+    public static Task<IReadOnlyList<string>> SweepAsync(CancellationToken cancellation) => Sweep.DeadOwnersAsync(cancellation);
 
     /// <summary>
     /// Writes a kubeconfig of any user and groups into the state directory and returns its path. RBAC decides

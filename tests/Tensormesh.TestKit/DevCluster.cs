@@ -142,23 +142,34 @@ public sealed partial class DevCluster : IAsyncDisposable
             say($"gpu-a is hollow: {RealNode.WhyNot(binaries)}");
 
         var network = realNode ? await RealNode.ClaimNetworkAsync(record, cancellation) : NodeNetwork.FindFree();
-        var starting = StartPostgresAsync(record, cancellation);
-        var preparing = realNode ? RealNode.PrepareAsync(record, binaries, network, cancellation) : null;
-        var plane = await ControlPlane.StartAsync(record, binaries, network, realNode, cancellation);
-        say($"control plane ready: {binaries} at {plane.ApiServer}");
-
-        var kubeconfig = plane.WriteAdminKubeconfig(Path.Combine(record.Directory, "admin.kubeconfig"));
-        var cluster = new DevCluster(record, plane, await starting, kubeconfig, say);
-        if (preparing is not null)
+        var plane = new ControlPlane(record, binaries, network, realNode);
+        using var abandoned = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        var postgres = StartPostgresAsync(record, abandoned.Token);
+        var node = realNode ? RealNode.StartAsync(record, binaries, network, plane, abandoned.Token) : null;
+        try
         {
-            cluster._node = await preparing;
-            await cluster._node.JoinAsync(plane, cluster.Client, cancellation);
-            say($"node {RealNode.Name} ready: real containers, {RealNode.GpuCount} mock GPUs");
-        }
+            await plane.StartAsync(abandoned.Token);
+            say($"control plane ready: {binaries} at {plane.ApiServer}");
+            var kubeconfig = plane.WriteAdminKubeconfig(Path.Combine(record.Directory, "admin.kubeconfig"));
+            var cluster = new DevCluster(record, plane, await postgres, kubeconfig, say);
+            if (node is not null)
+            {
+                cluster._node = await node;
+                await cluster._node.JoinAsync(cluster.Client, abandoned.Token);
+                say($"node {RealNode.Name} ready: real containers, {RealNode.GpuCount} mock GPUs");
+            }
 
-        await cluster.WaitForDefaultServiceAccountAsync(cancellation);
-        say("controllers and Postgres ready");
-        return cluster;
+            await cluster.WaitForDefaultServiceAccountAsync(abandoned.Token);
+            say("controllers and Postgres ready");
+            return cluster;
+        }
+        catch
+        {
+            // The sweep that follows takes away what the record names, so nothing may still be starting.
+            await abandoned.CancelAsync();
+            await Task.WhenAll(postgres, node ?? Task.CompletedTask).ContinueWith(_ => { }, TaskScheduler.Default);
+            throw;
+        }
     }
 
     private static Task<PostgresServer> StartPostgresAsync(ClusterRecord record, CancellationToken cancellation) =>

@@ -1,6 +1,12 @@
 using System.Runtime.InteropServices;
 using Tensormesh.MockDevicePlugin;
 
+if (args is ["--help" or "-h"])
+{
+    Console.Out.WriteLine(PluginOptions.Usage);
+    return 0;
+}
+
 PluginOptions options;
 try
 {

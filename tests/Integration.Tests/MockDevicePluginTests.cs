@@ -1,0 +1,208 @@
+using System.Diagnostics;
+using System.Net.Sockets;
+using System.Text;
+using System.Threading.Channels;
+using Grpc.Core;
+using Grpc.Net.Client;
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Hosting;
+using Microsoft.AspNetCore.Server.Kestrel.Core;
+using Microsoft.Extensions.DependencyInjection;
+using Tensormesh.MockDevicePlugin;
+using Tensormesh.MockDevicePlugin.V1Beta1;
+
+namespace Tensormesh.Integration.Tests;
+
+/// <summary>
+/// The plugin as a process against a stand-in for the kubelet's registration socket, called as a kubelet older than 1.26 calls it: with the
+/// socket's path as authority. That a real kubelet takes it is shown by the dev cluster's real node.
+/// </summary>
+public sealed class MockDevicePluginTests : IAsyncLifetime
+{
+    private const string Endpoint = "mock-nvidia.com-gpu.sock";
+    private static readonly TimeSpan Deadline = TimeSpan.FromSeconds(30);
+    private readonly string _folder = Directory.CreateTempSubdirectory("plugins").FullName;
+    private readonly Channel<RegisterRequest> _registrations = Channel.CreateUnbounded<RegisterRequest>();
+    private readonly CancellationTokenSource _deadline = new(Deadline);
+    private WebApplication? _kubelet;
+    private Process? _plugin;
+
+    public async ValueTask InitializeAsync()
+    {
+        await StartKubeletAsync();
+        _plugin = StartPlugin();
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        if (_plugin is { HasExited: false })
+        {
+            _plugin.Kill();
+            await _plugin.WaitForExitAsync();
+        }
+
+        _plugin?.Dispose();
+        await _kubelet!.DisposeAsync();
+        _deadline.Dispose();
+        Directory.Delete(_folder, recursive: true);
+    }
+
+    [Fact]
+    public async Task Registers_lists_its_gpus_and_allocates_by_uuid_in_index_order()
+    {
+        var request = await _registrations.Reader.ReadAsync(_deadline.Token);
+        Assert.Equal(("v1beta1", "nvidia.com/gpu", Endpoint), (request.Version, request.ResourceName, request.Endpoint));
+
+        using var channel = Connect();
+        var plugin = new DevicePlugin.DevicePluginClient(channel);
+        using var stream = plugin.ListAndWatch(new Empty(), cancellationToken: _deadline.Token);
+        var devices = await NextAsync(stream);
+        Assert.Equal(Enumerable.Range(0, 8).Select(i => GpuInventory.Uuid("gpu-a", i)), devices.Select(device => device.ID));
+        Assert.All(devices, device => Assert.Equal("Healthy", device.Health));
+        Assert.All(devices, device => Assert.Matches("^GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", device.ID));
+
+        var allocation = await plugin.AllocateAsync(
+            new AllocateRequest { ContainerRequests = { new ContainerAllocateRequest { DevicesIDs = { devices[5].ID, devices[2].ID } } } },
+            cancellationToken: _deadline.Token);
+        Assert.Equal($"{devices[2].ID},{devices[5].ID}", Assert.Single(allocation.ContainerResponses).Envs["NVIDIA_VISIBLE_DEVICES"]);
+
+        var unknown = new AllocateRequest { ContainerRequests = { new ContainerAllocateRequest { DevicesIDs = { "GPU-none" } } } };
+        var refusal = await Assert.ThrowsAsync<RpcException>(async () => await plugin.AllocateAsync(unknown, cancellationToken: _deadline.Token));
+        Assert.Equal(StatusCode.InvalidArgument, refusal.StatusCode);
+    }
+
+    [Fact]
+    public async Task Sends_the_list_again_when_health_changes_and_when_it_recovers()
+    {
+        await _registrations.Reader.ReadAsync(_deadline.Token);
+        using var channel = Connect();
+        using var stream = new DevicePlugin.DevicePluginClient(channel).ListAndWatch(new Empty(), cancellationToken: _deadline.Token);
+        var sick = (await NextAsync(stream))[3].ID;
+
+        await File.WriteAllTextAsync(HealthFile, $"""["{sick}"]""", _deadline.Token);
+        Assert.Equal(sick, Assert.Single(await NextAsync(stream), device => device.Health == "Unhealthy").ID);
+
+        File.Delete(HealthFile);
+        Assert.All(await NextAsync(stream), device => Assert.Equal("Healthy", device.Health));
+    }
+
+    [Fact]
+    public async Task Registers_again_with_a_kubelet_that_restarted()
+    {
+        await _registrations.Reader.ReadAsync(_deadline.Token);
+
+        // A kubelet that starts empties the folder before it makes its own socket.
+        await _kubelet!.DisposeAsync();
+        foreach (var file in Directory.GetFiles(_folder, "*.sock"))
+        {
+            File.Delete(file);
+        }
+
+        await StartKubeletAsync();
+        await _registrations.Reader.ReadAsync(_deadline.Token);
+        using var channel = Connect();
+        using var stream = new DevicePlugin.DevicePluginClient(channel).ListAndWatch(new Empty(), cancellationToken: _deadline.Token);
+        Assert.Equal(8, (await NextAsync(stream)).Count);
+    }
+
+    [Fact]
+    public async Task Removes_its_socket_and_exits_0_on_sigterm()
+    {
+        await _registrations.Reader.ReadAsync(_deadline.Token);
+        using var channel = Connect();
+        using var stream = new DevicePlugin.DevicePluginClient(channel).ListAndWatch(new Empty(), cancellationToken: _deadline.Token);
+        await NextAsync(stream);
+
+        using var kill = Process.Start("kill", ["-TERM", $"{_plugin!.Id}"]);
+        await _plugin.WaitForExitAsync(_deadline.Token);
+        Assert.Equal(0, _plugin.ExitCode);
+        Assert.False(File.Exists(Path.Combine(_folder, Endpoint)));
+    }
+
+    [Fact]
+    public void Only_the_authority_of_a_headers_frame_is_rewritten()
+    {
+        // :method POST, :scheme http, :path /a as a literal with indexing, :authority as one, and a name of its own with a value.
+        byte[] before = [0x83, 0x86, 0x44, 2, .. "/a"u8];
+        byte[] after = [0x40, 2, .. "te"u8, 8, .. "trailers"u8];
+        byte[] frame = Frame(1, [.. before, 0x41, 12, .. "/some/a.sock"u8, .. after]);
+
+        byte[] expected = Frame(1, [.. before, 0x41, 9, .. "localhost"u8, .. after]);
+        Assert.Equal(expected, AuthorityRewrite.Rewrite(frame));
+        Assert.Equal(expected, AuthorityRewrite.Rewrite(expected));
+        var data = Frame(0, Encoding.ASCII.GetBytes("anything at all"));
+        Assert.Same(data, AuthorityRewrite.Rewrite(data));
+    }
+
+    private string HealthFile => Path.Combine(_folder, "unhealthy.json");
+
+    private static byte[] Frame(byte type, byte[] payload) => [0, 0, (byte)payload.Length, type, 4, 0, 0, 0, 1, .. payload];
+
+    private async Task StartKubeletAsync()
+    {
+        var builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions());
+        builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel => kestrel.ListenUnixSocket(
+            Path.Combine(_folder, "kubelet.sock"), socket => socket.Protocols = HttpProtocols.Http2));
+        builder.Services.AddRoutingCore();
+        builder.Services.AddGrpc();
+        builder.Services.AddSingleton(_registrations.Writer);
+        _kubelet = builder.Build();
+        _kubelet.MapGrpcService<KubeletRegistration>();
+        await _kubelet.StartAsync(_deadline.Token);
+    }
+
+    private Process StartPlugin()
+    {
+        var start = new ProcessStartInfo(Environment.ProcessPath is { } host && Path.GetFileName(host) == "dotnet" ? host : "dotnet");
+        string[] arguments =
+        [
+            Path.Combine(AppContext.BaseDirectory, "mock-device-plugin.dll"),
+            "--plugin-dir", _folder, "--resource", "nvidia.com/gpu", "--count", "8", "--node", "gpu-a", "--health-file", HealthFile,
+        ];
+        Array.ForEach(arguments, start.ArgumentList.Add);
+        start.RedirectStandardOutput = true;
+        var process = Process.Start(start)!;
+        process.BeginOutputReadLine();
+        return process;
+    }
+
+    private GrpcChannel Connect()
+    {
+        var path = Path.Combine(_folder, Endpoint);
+        var sockets = new SocketsHttpHandler
+        {
+            ConnectCallback = async (_, cancellation) =>
+            {
+                var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+                await socket.ConnectAsync(new UnixDomainSocketEndPoint(path), cancellation);
+                return new NetworkStream(socket, ownsSocket: true);
+            },
+        };
+        return GrpcChannel.ForAddress(
+            "http://localhost", new GrpcChannelOptions { HttpHandler = new PathAsAuthority(path, sockets), DisposeHttpClient = true });
+    }
+
+    private async Task<IList<Device>> NextAsync(AsyncServerStreamingCall<ListAndWatchResponse> stream)
+    {
+        Assert.True(await stream.ResponseStream.MoveNext(_deadline.Token));
+        return stream.ResponseStream.Current.Devices;
+    }
+
+    private sealed class PathAsAuthority(string path, HttpMessageHandler inner) : DelegatingHandler(inner)
+    {
+        protected override Task<HttpResponseMessage> SendAsync(HttpRequestMessage request, CancellationToken cancellationToken)
+        {
+            Assert.True(request.Headers.TryAddWithoutValidation("Host", path));
+            return base.SendAsync(request, cancellationToken);
+        }
+    }
+
+    private sealed class KubeletRegistration(ChannelWriter<RegisterRequest> registrations) : Registration.RegistrationBase
+    {
+        public override async Task<Empty> Register(RegisterRequest request, ServerCallContext context)
+        {
+            await registrations.WriteAsync(request, context.CancellationToken);
+            return new Empty();
+        }
+    }
+}

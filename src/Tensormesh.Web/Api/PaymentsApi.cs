@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.RegularExpressions;
+using Microsoft.AspNetCore.Http.HttpResults;
 using Tensormesh.Billing;
 
 namespace Tensormesh.Web;
@@ -128,7 +129,7 @@ internal static partial class PaymentsApi
         }
     }
 
-    private static IResult Paid(string paymentIntentId, IPaymentProvider provider) =>
+    private static Ok<PaymentIntentAnswer> Paid(string paymentIntentId, IPaymentProvider provider) =>
         TypedResults.Ok(new PaymentIntentAnswer(paymentIntentId, $"{paymentIntentId}_secret_{provider.Name}"));
 
     private static Problem Describe(TopUpRefusal refusal, AccountId account, Money amount, string id) => refusal switch

@@ -62,6 +62,7 @@ internal sealed class ApiServer(string plural)
                     or "x-kubernetes-preserve-unknown-fields" or "x-kubernetes-validations" or "x-kubernetes-list-type" => null,
                 "x-kubernetes-int-or-string" => IsType("integer", value) || IsType("string", value) ? null : "is no integer or string",
                 "type" => IsType((string)rule!, value) ? null : $"is no {rule}",
+                "pattern" when value!.GetValueKind() is not JsonValueKind.String => null,
                 "pattern" => Regex.IsMatch((string)value!, (string)rule!) ? null : $"does not match {rule}",
                 "maxLength" => ((string)value!).Length <= (int)rule! ? null : $"is longer than {rule}",
                 "minimum" => (long)value! >= (long)rule! ? null : $"is less than {rule}",

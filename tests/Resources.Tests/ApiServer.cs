@@ -70,9 +70,12 @@ internal sealed class ApiServer(string plural)
                 "minItems" => value!.AsArray().Count >= (int)rule! ? null : $"has fewer than {rule} items",
                 "maxItems" => value!.AsArray().Count <= (int)rule! ? null : $"has more than {rule} items",
                 "maxProperties" => value!.AsObject().Count <= (int)rule! ? null : $"has more than {rule} fields",
-                "enum" => rule!.AsArray().Any(allowed => JsonNode.DeepEquals(allowed, value)) ? null : "is none of the allowed values",
-                "required" => rule!.AsArray().FirstOrDefault(name => value!.AsObject()[(string)name!] is null) is { } missing ? $"lacks {missing}" : null,
-                "x-kubernetes-list-map-keys" => HasDuplicates(value!.AsArray(), (string)rule![0]!) ? $"has two items of one {rule[0]}" : null,
+                "enum" => rule!.AsArray().Any(allowed => JsonNode.DeepEquals(allowed, value)) ? null : "is not among the allowed",
+                "required" => rule!.AsArray().FirstOrDefault(name => value!.AsObject()[(string)name!] is null) is { } missing
+                    ? $"lacks {missing}"
+                    : null,
+                "x-kubernetes-list-map-keys" =>
+                    HasDuplicates(value!.AsArray(), (string)rule![0]!) ? $"has two items of one {rule[0]}" : null,
                 _ => throw new NotSupportedException($"{path} has the keyword {keyword}, which these tests do not know"),
             };
             if (error is not null)

@@ -17,6 +17,7 @@ builder.Logging.ClearProviders().AddSimpleConsole(console =>
     console.TimestampFormat = "HH:mm:ss.fff ";
     console.UseUtcTimestamp = true;
 });
+builder.Logging.AddFilter("Microsoft.AspNetCore", LogLevel.Warning);
 
 var options = builder.Configuration.GetSection("Tensormesh").Get<OperatorOptions>() ?? new OperatorOptions();
 var connection = builder.Configuration.GetConnectionString("Billing")

@@ -12,7 +12,7 @@ say() { step=$((step + 1)); printf '\n\033[1m%d. %s\033[0m  [%d s]\n' "$step" "$
 show() { printf '   $ %s\n' "$*"; "$@" 2>&1 | sed 's/^/   /'; }
 fail() { printf '\n   NOT AS IT SHOULD BE: %s\n' "$*" >&2; diagnose; exit 1; }
 diagnose() {
-  { kubectl get gpud,ba,deploy,pods -A -o wide; kubectl describe gpud -A; tail -n 40 "$TENSORMESH_OPERATOR_LOG"; } 2>&1 | sed 's/^/   | /' >&2
+  { kubectl get gpud,ba,deploy,pods -A -o wide; kubectl describe gpud -A; tail -n 40 "$TENSORMESH_OPERATOR_LOG"; } 2>&1 | cut -c1-400 | sed "s/^/   | /" >&2
 }
 sql() { psql "$DATABASE_URL" -XAtq -c "$1"; }
 api() { # METHOD PATH [JSON], as the customer acme; AS=admin for a platform operator

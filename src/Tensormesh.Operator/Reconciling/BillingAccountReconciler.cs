@@ -84,7 +84,7 @@ internal sealed class BillingAccountReconciler(
             Balance = standing is null ? account.Status?.Balance : (standing.Posted - standing.Accrued(now)).ToDecimalString(),
             Held = standing?.Held(now).ToDecimalString() ?? account.Status?.Held,
             BurnPerHour = standing?.BurnPerHour.ToDecimalString() ?? account.Status?.BurnPerHour,
-            Runway = standing?.Runway(now) is { } runway ? Quantities.Runway(runway) : standing is null ? account.Status?.Runway : "",
+            Runway = standing is null ? account.Status?.Runway : standing.Runway(now) is { } runway ? Quantities.Runway(runway) : null,
             Card = standing?.Cards.StateAt(now).ToString() ?? account.Status?.Card,
             Conditions = ConditionList.Merge(account.Status?.Conditions, conditions, account.Metadata.Generation, now),
         };

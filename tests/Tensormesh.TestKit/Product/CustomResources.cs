@@ -1,4 +1,6 @@
+using System.Net;
 using k8s;
+using k8s.Autorest;
 using k8s.Models;
 
 namespace Tensormesh.TestKit;
@@ -14,10 +16,25 @@ public static class CustomResources
         foreach (var file in Directory.EnumerateFiles(folder, "*.yaml").Order(StringComparer.Ordinal))
         {
             var definition = KubernetesYaml.Deserialize<V1CustomResourceDefinition>(await File.ReadAllTextAsync(file, cancellation));
-            await client.ApiextensionsV1.PatchCustomResourceDefinitionAsync(
-                new V1Patch(KubernetesJson.Serialize(definition), V1Patch.PatchType.ApplyPatch), definition.Metadata.Name,
-                fieldManager: "tensormesh-install", force: true, cancellationToken: cancellation);
+            await CreateOrReplaceAsync(client, definition, cancellation);
             await WaitUntilEstablishedAsync(client, definition.Metadata.Name, cancellation);
+        }
+    }
+
+    /// <summary>
+    /// A plain create or replace: a server from before 1.25 drops the CEL rules it does not know, where server-side apply would refuse the whole file for them.
+    /// </summary>
+    private static async Task CreateOrReplaceAsync(IKubernetes client, V1CustomResourceDefinition definition, CancellationToken cancellation)
+    {
+        try
+        {
+            await client.ApiextensionsV1.CreateCustomResourceDefinitionAsync(definition, cancellationToken: cancellation);
+        }
+        catch (HttpOperationException exists) when (exists.Response.StatusCode == HttpStatusCode.Conflict)
+        {
+            var current = await client.ApiextensionsV1.ReadCustomResourceDefinitionAsync(definition.Metadata.Name, cancellationToken: cancellation);
+            definition.Metadata.ResourceVersion = current.Metadata.ResourceVersion;
+            await client.ApiextensionsV1.ReplaceCustomResourceDefinitionAsync(definition, definition.Metadata.Name, cancellationToken: cancellation);
         }
     }
 

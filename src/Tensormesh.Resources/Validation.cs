@@ -149,6 +149,10 @@ public static class Validation
                 yield return new($"{field}.name",
                     $"\"{containers[i]?.Name}\" is not a container's name: use lower-case letters, digits and -, like trainer");
             }
+            else if (containers.Take(i).Any(earlier => earlier?.Name == containers[i].Name))
+            {
+                yield return new($"{field}.name", $"\"{containers[i].Name}\" is the name of an earlier container: give each its own");
+            }
 
             // Any resource of NVIDIA's, not only whole GPUs: a MIG slice or a shared GPU would run without being paid for.
             foreach (var resource in Resources(containers[i]).Where(name => name.StartsWith(Formats.GpuResourcePrefix, StringComparison.Ordinal)))

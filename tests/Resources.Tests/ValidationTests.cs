@@ -31,7 +31,7 @@ public sealed class ValidationTests
     [Fact]
     public void Refuses_more_than_1000_gpus_in_all() => Refuses(
         With(d => (d.Spec.Replicas, d.Spec.Gpu.Count) = (126, 8)),
-        "spec.replicas: 126 replicas of 8 GPUs are 1008 GPUs, and one GpuDeployment holds at most 1000: " +
+        "spec.replicas: 126 replicas of 8 GPUs are 1008 GPUs, and one GpuDeployment holds at most 1000 GPUs: " +
         "lower spec.replicas or spec.gpu.count, or create another GpuDeployment");
 
     [Fact]
@@ -60,6 +60,11 @@ public sealed class ValidationTests
         With(d => d.Spec.Template.Spec.Containers[1].Name = name!),
         $"spec.template.spec.containers[1].name: \"{name}\" is not a container's name: " +
         "use lower-case letters, digits and -, like trainer");
+
+    [Fact]
+    public void Refuses_two_containers_of_one_name() => Refuses(
+        With(d => d.Spec.Template.Spec.Containers[1].Name = "trainer"),
+        "spec.template.spec.containers[1].name: \"trainer\" is the name of an earlier container: give each its own");
 
     [Fact]
     public void Refuses_more_containers_than_the_schema_has_room_for() => Refuses(

@@ -15,6 +15,10 @@ public static class Formats
     public const string Memory = @"^[0-9]{1,9}(\.[0-9]{1,3})?(Ki|Mi|Gi|Ti|k|M|G|T)?$";
     public const int MemoryMaxLength = 15;
 
+    /// <summary>Any Kubernetes quantity of sane size, as a pod template may have it: 2, 500m, 0.5Gi, 1e3.</summary>
+    public const string Quantity = @"^[+-]?([0-9]{1,24}(\.[0-9]{0,24})?|\.[0-9]{1,24})([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$";
+    public const int QuantityMaxLength = 54;
+
     /// <summary>A CUDA compute capability, major.minor.</summary>
     public const string ComputeCapability = @"^[1-9][0-9]?\.[0-9]$";
     public const int ComputeCapabilityMaxLength = 4;

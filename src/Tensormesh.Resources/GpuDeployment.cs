@@ -91,7 +91,8 @@ public sealed class GpuBudget
     [Rule("self.matches('[1-9]')", Messages.NoBudget)]
     [JsonPropertyName("maxHourlyRate")] public string? MaxHourlyRate { get; set; }
 
-    [Description("Most dollars in all: a decimal in quotes, such as \"500.00\". The pods are stopped at the instant they have cost this much.")]
+    [Description("Most dollars in all: a decimal in quotes, such as \"500.00\". " +
+        "The pods are stopped at the instant they have cost this much.")]
     [MaxLength(Formats.DollarsMaxLength), RegularExpression(Formats.Dollars)]
     [Rule("self.matches('[1-9]')", Messages.NoBudget)]
     [JsonPropertyName("maxTotalCost")] public string? MaxTotalCost { get; set; }

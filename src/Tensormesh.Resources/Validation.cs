@@ -9,7 +9,7 @@ public sealed record FieldError(string Field, string Message)
     public override string ToString() => $"{Field}: {Message}";
 }
 
-/// <summary>The rules of each kind, pure; used by the webhook and by the reconciler. The CRDs state the same rules as schema and CEL.</summary>
+/// <summary>The rules of each kind, pure; used by the webhook and by the reconciler. The CRDs state the same as schema and CEL.</summary>
 /// <remarks>An old API server runs no CEL, and a webhook may be down: what is not refused here is not refused everywhere.</remarks>
 public static class Validation
 {
@@ -155,7 +155,8 @@ public static class Validation
             }
 
             // Any resource of NVIDIA's, not only whole GPUs: a MIG slice or a shared GPU would run without being paid for.
-            foreach (var resource in Resources(containers[i]).Where(name => name.StartsWith(Formats.GpuResourcePrefix, StringComparison.Ordinal)))
+            foreach (var resource in Resources(containers[i])
+                .Where(name => name.StartsWith(Formats.GpuResourcePrefix, StringComparison.Ordinal)))
             {
                 yield return new($"{field}.resources", $"must not ask for {resource}: set spec.gpu.count instead");
             }

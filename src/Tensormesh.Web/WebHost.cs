@@ -1,3 +1,4 @@
+using Npgsql;
 using Prometheus;
 using Tensormesh.Billing;
 
@@ -26,7 +27,7 @@ internal static class WebHost
         builder.Services.AddSingleton(settings).AddSingleton(metrics);
         builder.Services.AddBilling(settings.ConnectionString);
         builder.Services.AddAccess(settings);
-        builder.Services.AddSingleton<AccountLookup>().AddSingleton<TopUps>().AddSingleton<Readiness>().AddSingleton<ProblemPages>();
+        builder.Services.AddSingleton<AccountLookup>().AddSingleton<Readiness>().AddSingleton<ProblemPages>();
         builder.Services.ConfigureHttpJsonOptions(json => Wire.Configure(json.SerializerOptions));
         builder.Services.Configure<RouteHandlerOptions>(handlers => handlers.ThrowOnBadRequest = true);
         builder.Services.AddOpenApi(document => document.AddDocumentTransformer((api, _, _) =>
@@ -70,7 +71,8 @@ internal static class WebHost
     /// <summary>What has to be done before the first request: the schema, where this process is told to bring it up to date.</summary>
     public static async Task PrepareAsync(WebApplication web, CancellationToken cancellation)
     {
-        if (web.Services.GetRequiredService<WebSettings>().MigrateOnStart) await Task.CompletedTask;
+        if (!web.Services.GetRequiredService<WebSettings>().MigrateOnStart) return;
+        await Migrator.MigrateAsync(web.Services.GetRequiredService<NpgsqlDataSource>(), cancellation);
     }
 
     /// <summary>Answers about one account's money belong in no cache on the way.</summary>

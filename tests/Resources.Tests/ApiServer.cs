@@ -62,6 +62,7 @@ internal sealed class ApiServer(string plural)
                     or "x-kubernetes-preserve-unknown-fields" or "x-kubernetes-validations" or "x-kubernetes-list-type" => null,
                 "x-kubernetes-int-or-string" => IsType("integer", value) || IsType("string", value) ? null : "is no integer or string",
                 "type" => IsType((string)rule!, value) ? null : $"is no {rule}",
+                "pattern" when value!.GetValueKind() is not JsonValueKind.String => null,
                 "pattern" => Regex.IsMatch((string)value!, (string)rule!) ? null : $"does not match {rule}",
                 "maxLength" => ((string)value!).Length <= (int)rule! ? null : $"is longer than {rule}",
                 "minimum" => (long)value! >= (long)rule! ? null : $"is less than {rule}",
@@ -69,9 +70,12 @@ internal sealed class ApiServer(string plural)
                 "minItems" => value!.AsArray().Count >= (int)rule! ? null : $"has fewer than {rule} items",
                 "maxItems" => value!.AsArray().Count <= (int)rule! ? null : $"has more than {rule} items",
                 "maxProperties" => value!.AsObject().Count <= (int)rule! ? null : $"has more than {rule} fields",
-                "enum" => rule!.AsArray().Any(allowed => JsonNode.DeepEquals(allowed, value)) ? null : "is none of the allowed values",
-                "required" => rule!.AsArray().FirstOrDefault(name => value!.AsObject()[(string)name!] is null) is { } missing ? $"lacks {missing}" : null,
-                "x-kubernetes-list-map-keys" => HasDuplicates(value!.AsArray(), (string)rule![0]!) ? $"has two items of one {rule[0]}" : null,
+                "enum" => rule!.AsArray().Any(allowed => JsonNode.DeepEquals(allowed, value)) ? null : "is not among the allowed",
+                "required" => rule!.AsArray().FirstOrDefault(name => value!.AsObject()[(string)name!] is null) is { } missing
+                    ? $"lacks {missing}"
+                    : null,
+                "x-kubernetes-list-map-keys" =>
+                    HasDuplicates(value!.AsArray(), (string)rule![0]!) ? $"has two items of one {rule[0]}" : null,
                 _ => throw new NotSupportedException($"{path} has the keyword {keyword}, which these tests do not know"),
             };
             if (error is not null)

@@ -45,7 +45,8 @@ public sealed class CrdTests
 
     private static IEnumerable<string> Undescribed(JsonObject schema, string path)
     {
-        var children = (schema["properties"]?.AsObject() ?? []).Select(field => (Schema: field.Value!.AsObject(), Path: $"{path}.{field.Key}"));
+        var children = (schema["properties"]?.AsObject() ?? [])
+            .Select(field => (Schema: field.Value!.AsObject(), Path: $"{path}.{field.Key}"));
         foreach (var child in children.Where(child => child.Path != ".metadata"))
         {
             var described = child.Schema["description"] is JsonValue text && ((string)text!).EndsWith('.');

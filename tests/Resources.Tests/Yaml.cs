@@ -18,7 +18,8 @@ internal static class Yaml
 
     private static JsonNode? ToJson(YamlNode node) => node switch
     {
-        YamlMappingNode map => new JsonObject(map.Select(pair => KeyValuePair.Create(((YamlScalarNode)pair.Key).Value!, ToJson(pair.Value)))),
+        YamlMappingNode map => new JsonObject(
+            map.Select(pair => KeyValuePair.Create(((YamlScalarNode)pair.Key).Value!, ToJson(pair.Value)))),
         YamlSequenceNode list => new JsonArray([.. list.Select(ToJson)]),
         YamlScalarNode { Style: not ScalarStyle.Plain } text => JsonValue.Create(text.Value),
         YamlScalarNode { Value: "true" or "false" } flag => JsonValue.Create(flag.Value == "true"),

@@ -13,6 +13,8 @@ public static class CustomResourceDefinitions
     private const string Heading = $"""
         # Written from the types of src/Tensormesh.Resources: change those, then run
         #   {Command}
+        # API servers before 1.25 run no CEL: they drop x-kubernetes-validations, and kubectl needs `apply --validate=false` for them.
+        # The webhook and the operator refuse the same there.
 
         """;
 

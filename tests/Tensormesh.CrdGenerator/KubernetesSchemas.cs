@@ -96,6 +96,7 @@ internal static class KubernetesSchemas
         {
             ["anyOf"] = new JsonArray(new JsonObject { ["type"] = "integer" }, new JsonObject { ["type"] = "string" }),
             ["x-kubernetes-int-or-string"] = true,
+            ["pattern"] = Formats.Quantity,
         },
         ["x-kubernetes-validations"] = new JsonArray(new JsonObject
         {

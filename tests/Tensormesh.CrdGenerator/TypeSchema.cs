@@ -35,7 +35,9 @@ internal static class TypeSchema
 
         var properties = Fields(type);
         AddIfAny(schema, "required",
-            properties.Where(property => property.GetCustomAttribute<RequiredAttribute>() is not null).Select(property => (JsonNode)JsonName(property)));
+            properties
+                .Where(property => property.GetCustomAttribute<RequiredAttribute>() is not null)
+                .Select(property => (JsonNode)JsonName(property)));
         schema["properties"] = new JsonObject(properties.Select(p => KeyValuePair.Create(JsonName(p), (JsonNode?)OfField(p))));
         AddRules(schema, type);
         return schema;
@@ -52,7 +54,8 @@ internal static class TypeSchema
         var type = Nullable.GetUnderlyingType(property.PropertyType) ?? property.PropertyType;
         var schema = OfType(type);
         schema["description"] = property.GetCustomAttribute<DescriptionAttribute>()?.Description
-            ?? throw new InvalidOperationException($"{property.DeclaringType!.Name}.{property.Name} lacks [Description]: kubectl explain shows it");
+            ?? throw new InvalidOperationException(
+                $"{property.DeclaringType!.Name}.{property.Name} lacks [Description]: kubectl explain shows it");
         AddDefault(schema, property);
         AddBounds(schema, property);
         AddRules(schema, property);

@@ -64,7 +64,9 @@ internal static partial class YamlText
     private static void Line(StringBuilder text, JsonNode? value, int indent)
     {
         var scalar = Scalar(value);
-        if (indent + scalar.Length <= Width || value!.GetValueKind() != JsonValueKind.String || !Foldable().IsMatch(value.GetValue<string>()))
+        if (indent + scalar.Length <= Width
+            || value!.GetValueKind() != JsonValueKind.String
+            || !Foldable().IsMatch(value.GetValue<string>()))
         {
             text.Append(' ').Append(scalar).Append('\n');
             return;

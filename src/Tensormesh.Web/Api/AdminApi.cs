@@ -17,31 +17,40 @@ internal static class AdminApi
         var admin = routes.MapGroup("/v1/admin/billing").RequireAuthorization(Access.AdminPolicy).WithTags("admin");
         admin.MapPost("/balances", GetBalancesAsync).Produces<BalancesAnswer>();
         admin.MapPost("/balances:add", AddBalanceAsync).Produces<BalanceAnswer>();
+        admin.MapPost("/spending/summary", GetSpendingAsync).Produces<SpendingsAnswer>();
     }
 
-    private static async Task<IResult> GetBalancesAsync(BalancesRequest body, AccountLookup accounts, CancellationToken cancellation)
+    private static async Task<IResult> GetBalancesAsync(TargetsRequest body, AccountLookup accounts, CancellationToken cancellation)
     {
-        var targets = body.TargetUserIds ?? [];
-        if (targets.Count is 0 or > MostTargets || targets.Any(string.IsNullOrEmpty))
+        if (body.WhyNotReadable() is { } refusal) return refusal;
+        var balances = new List<AccountBalanceJson>();
+        foreach (var account in body.Targets())
         {
-            return Problem.Invalid("targetUserIds", $"'targetUserIds' names 1 to {MostTargets} accounts.");
-        }
-
-        var balances = new List<AccountBalanceJson>(targets.Count);
-        foreach (var target in targets.Distinct())
-        {
-            var account = new AccountId(target!);
             if (await accounts.FindAsync(account, cancellation) is not { } standing) return Problem.AccountUnknown(account, "targetUserIds");
-            balances.Add(new AccountBalanceJson(target!, MoneyJson.From(accounts.BalanceOf(standing))));
+            balances.Add(new AccountBalanceJson(account.Value, MoneyJson.From(accounts.BalanceOf(standing))));
         }
 
         return TypedResults.Ok(new BalancesAnswer(balances));
     }
 
-    private static async Task<IResult> AddBalanceAsync(
-        AddBalanceRequest body, HttpRequest request, Caller caller, AccountLookup accounts, Ledger ledger, WebMetrics metrics, ILogger<AddBalanceRequest> logger, CancellationToken cancellation)
+    private static async Task<IResult> GetSpendingAsync(TargetsRequest body, AccountLookup accounts, CancellationToken cancellation)
     {
-        if (!IdempotencyKey.TryRead(request, caller, "grant", out var key, out var refusal)) return refusal;
+        if (body.WhyNotReadable() is { } refusal) return refusal;
+        var summaries = new List<AccountSpendingJson>();
+        foreach (var account in body.Targets())
+        {
+            if (await accounts.FindSpendingAsync(account, cancellation) is not { } spending) return Problem.AccountUnknown(account, "targetUserIds");
+            var (day, week, month) = SpendingAnswer.From(spending);
+            summaries.Add(new AccountSpendingJson(account.Value, day, week, month));
+        }
+
+        return TypedResults.Ok(new SpendingsAnswer(summaries));
+    }
+
+    private static async Task<IResult> AddBalanceAsync(
+        AddBalanceRequest body, HttpContext context, Caller caller, AccountLookup accounts, Ledger ledger, WebMetrics metrics, ILogger<AddBalanceRequest> logger, CancellationToken cancellation)
+    {
+        if (!IdempotencyKey.TryRead(context, caller, "api-grant", out var key, out var refusal)) return refusal;
         if (string.IsNullOrEmpty(body.TargetUserId)) return Problem.Invalid("targetUserId", "'targetUserId' is missing: name the account to credit.");
         if (!MoneyJson.TryReadPositive(body.Amount, "amount", NotForTaking, out var amount, out refusal)) return refusal;
         var reason = body.Reason ?? "";
@@ -52,7 +61,9 @@ internal static class AdminApi
 
         var account = new AccountId(body.TargetUserId);
         if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account, "targetUserId");
-        switch (await ledger.PostAsync(Movements.CreditGrant(account, amount, key.Value, caller.Account.Value, reason), cancellation))
+        // The account is content here, not part of the key: one key for two accounts must be a conflict, not two grants.
+        var grant = Movements.CreditGrant(account, amount, key.Value, caller.Account.Value, reason) with { Key = key.Value };
+        switch (await ledger.PostAsync(grant, cancellation))
         {
             case PostResult.Refused refused:
                 if (refused.Reason == LedgerRefusal.KeyReusedWithOtherContent) metrics.KeyConflicts.Inc();
@@ -70,11 +81,23 @@ internal static class AdminApi
     }
 }
 
-internal sealed record BalancesRequest(string? UserId, IReadOnlyList<string?>? TargetUserIds);
+/// <summary>A batch read. Each account is read once, in the order of its first mention.</summary>
+internal sealed record TargetsRequest(string? UserId, IReadOnlyList<string?>? TargetUserIds)
+{
+    public Problem? WhyNotReadable() => TargetUserIds is { Count: > 0 and <= AdminApi.MostTargets } targets && !targets.Any(string.IsNullOrEmpty)
+        ? null
+        : Problem.Invalid("targetUserIds", $"'targetUserIds' names 1 to {AdminApi.MostTargets} accounts.");
+
+    public IEnumerable<AccountId> Targets() => TargetUserIds!.Distinct().Select(target => new AccountId(target!));
+}
 
 internal sealed record BalancesAnswer(IReadOnlyList<AccountBalanceJson> Balances);
 
 internal sealed record AccountBalanceJson(string UserId, MoneyJson Balance);
+
+internal sealed record SpendingsAnswer(IReadOnlyList<AccountSpendingJson> Summaries);
+
+internal sealed record AccountSpendingJson(string UserId, MoneyJson Spend24h, MoneyJson Spend7d, MoneyJson Spend30d);
 
 /// <param name="Reason">Ours, optional: kept with the transaction.</param>
 internal sealed record AddBalanceRequest(string? UserId, string? TargetUserId, MoneyJson? Amount, string? Reason);
@@ -83,4 +106,17 @@ internal static partial class AdminLog
 {
     [LoggerMessage(Level = LogLevel.Information, Message = "Credit of {Amount} for {Account} by {By}: transaction {Transaction}")]
     public static partial void Granted(ILogger logger, AccountId account, Money amount, AccountId by, string transaction);
+}
+
+/// <summary>The ledger's refusals as answers.</summary>
+internal static class LedgerRefusals
+{
+    public static Problem Describe(PostResult.Refused refused, AccountId account) => refused.Reason switch
+    {
+        LedgerRefusal.KeyReusedWithOtherContent => Problem.KeyReused("This Idempotency-Key was used before for another amount or account."),
+        LedgerRefusal.AccountUnknown => Problem.AccountUnknown(account),
+        LedgerRefusal.AmountOverflow => Problem.Invalid("amount", "With this amount the balance would not fit the ledger any more: use a smaller one."),
+        LedgerRefusal.CurrencyMismatch or LedgerRefusal.NotBalanced or LedgerRefusal.InsufficientBalance =>
+            throw new InvalidOperationException($"adding money was refused as {refused.Reason}: {refused.Message}"),
+    };
 }

@@ -15,6 +15,7 @@ internal static class BillingApi
         var billing = routes.MapGroup("/v1/billing").WithTags("billing");
         billing.MapGet("/balance", GetBalanceAsync).Produces<BalanceAnswer>();
         billing.MapGet("/transactions", ListTransactionsAsync).Produces<TransactionsAnswer>();
+        billing.MapGet("/spending/summary", GetSpendingAsync).Produces<SpendingAnswer>();
         billing.MapGet("/gpu-pricing", ListGpuPricingAsync).Produces<GpuPricingAnswer>();
     }
 
@@ -43,6 +44,14 @@ internal static class BillingApi
         var page = rows.Take(size).ToArray();
         var next = rows.Count > size ? PageToken.Write(page[^1].Position, account) : "";
         return TypedResults.Ok(new TransactionsAnswer([.. page.Select(TransactionJson.From)], next));
+    }
+
+    private static async Task<IResult> GetSpendingAsync(string? userId, Caller caller, AccountLookup accounts, CancellationToken cancellation)
+    {
+        if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
+        return await accounts.FindSpendingAsync(account, cancellation) is { } spending
+            ? TypedResults.Ok(SpendingAnswer.From(spending))
+            : Problem.AccountUnknown(account);
     }
 
     private static async Task<IResult> ListGpuPricingAsync(
@@ -79,6 +88,13 @@ internal static class BillingApi
 }
 
 internal sealed record BalanceAnswer(MoneyJson Balance);
+
+/// <summary>Rolling windows of settled usage; positive amounts.</summary>
+internal sealed record SpendingAnswer(MoneyJson Spend24h, MoneyJson Spend7d, MoneyJson Spend30d)
+{
+    public static SpendingAnswer From(SpendingSummary summary) =>
+        new(MoneyJson.From(summary.Last24Hours), MoneyJson.From(summary.Last7Days), MoneyJson.From(summary.Last30Days));
+}
 
 /// <param name="NextPageToken">Empty on the last page.</param>
 internal sealed record TransactionsAnswer(IReadOnlyList<TransactionJson> Transactions, string NextPageToken);

@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.RegularExpressions;
+using Microsoft.AspNetCore.Http.HttpResults;
 using Tensormesh.Billing;
 
 namespace Tensormesh.Web;
@@ -8,9 +9,6 @@ namespace Tensormesh.Web;
 /// <summary>Cards on file and top-ups. Paths say "stripe" because the public product's do; the provider is whichever is configured.</summary>
 internal static partial class PaymentsApi
 {
-    public static readonly Money SmallestTopUp = Money.Parse("0.50");
-    public static readonly Money LargestTopUp = Money.Parse("999999.99");
-
     private static readonly Money Cent = Money.Parse("0.01");
 
     public static void MapPaymentsApi(this IEndpointRouteBuilder routes)
@@ -89,20 +87,15 @@ internal static partial class PaymentsApi
     }
 
     /// <summary>
-    /// The sandbox charges and credits at once, where Stripe credits by a later webhook. A crash between charge and credit is
-    /// mended by repeating the request with its key: the provider charges once per key, the ledger credits once per payment.
+    /// The sandbox charges and credits at once, where Stripe credits by a later webhook. The caller hanging up does not stop it: from the first
+    /// byte sent to the payment company the card may be charged, and what is charged must be credited.
     /// </summary>
     private static async Task<IResult> TopUpAsync(
-        TopUpRequest body, HttpRequest request, Caller caller, AccountLookup accounts, TopUps topUps, CancellationToken cancellation)
+        TopUpRequest body, HttpContext context, Caller caller, AccountLookup accounts, TopUps topUps, IPaymentProvider provider, WebMetrics metrics, ILogger<TopUpRequest> logger, CancellationToken cancellation)
     {
         if (!caller.MayActFor(body.UserId, out var account, out var refusal)) return refusal;
-        if (!IdempotencyKey.TryRead(request, caller, "pay", out var key, out refusal)) return refusal;
+        if (!IdempotencyKey.TryRead(context, caller, "api-pay", out var key, out refusal)) return refusal;
         if (!MoneyJson.TryReadPositive(body.Amount, "amount", "A top-up adds money.", out var amount, out refusal)) return refusal;
-        if (amount < SmallestTopUp || amount > LargestTopUp)
-        {
-            return Problem.Invalid("amount", $"A top-up is from {SmallestTopUp} to {LargestTopUp}, not {amount}.");
-        }
-
         if (amount.Nanos % Cent.Nanos != 0)
         {
             return Problem.Invalid("amount.nanos", $"Cards are charged in whole cents: {amount.ToDecimalString()} is not. Make 'amount.nanos' a multiple of {Cent.Nanos}.");
@@ -115,10 +108,44 @@ internal static partial class PaymentsApi
             return Problem.Invalid("stripePaymentMethodId", "The account has no card on file. Attach one with POST /v1/billing/stripe/customers/payment-methods first.");
         }
 
-        return standing.Cards.Cards.Any(card => card.PaymentMethodId == id)
-            ? await topUps.ChargeAndCreditAsync(account, id, amount, key, cancellation)
-            : Problem.PaymentMethodNotAttached(id);
+        if (!PaymentMethodId().IsMatch(id)) return Problem.PaymentMethodNotAttached(id);
+        switch (await topUps.ChargeAsync(account, amount, id, key.Value, CancellationToken.None))
+        {
+            case TopUpResult.Credited credited:
+                metrics.CountPayment(succeeded: true);
+                PaymentsLog.ToppedUp(logger, account, amount, credited.TransactionId, credited.PaymentIntentId);
+                return Paid(credited.PaymentIntentId, provider);
+            case TopUpResult.AlreadyCredited before:
+                return Paid(before.PaymentIntentId, provider);
+            case TopUpResult.Declined declined:
+                metrics.CountPayment(succeeded: false);
+                PaymentsLog.Declined(logger, account, declined.Code);
+                return Declined(declined);
+            case TopUpResult.Refused refused:
+                if (refused.Reason == TopUpRefusal.KeyReusedWithOtherContent) metrics.KeyConflicts.Inc();
+                return Describe(refused.Reason, account, amount, id);
+            case var other:
+                throw new InvalidOperationException($"no answer is known for {other}");
+        }
     }
+
+    private static Ok<PaymentIntentAnswer> Paid(string paymentIntentId, IPaymentProvider provider) =>
+        TypedResults.Ok(new PaymentIntentAnswer(paymentIntentId, $"{paymentIntentId}_secret_{provider.Name}"));
+
+    private static Problem Describe(TopUpRefusal refusal, AccountId account, Money amount, string id) => refusal switch
+    {
+        TopUpRefusal.AccountMissing => Problem.AccountUnknown(account),
+        TopUpRefusal.AmountOutOfRange => Problem.Invalid("amount", $"A top-up is from {TopUps.Minimum} to {TopUps.Maximum}, not {amount}."),
+        TopUpRefusal.NotAttached => Problem.PaymentMethodNotAttached(id),
+        TopUpRefusal.CardExpired => CardProblem("card-expired", "The card has expired", $"The card behind '{id}' has expired. Nothing was charged. Attach a valid one, or name another that is on file."),
+        TopUpRefusal.KeyReusedWithOtherContent => Problem.KeyReused("This Idempotency-Key was used before for another amount or card."),
+    };
+
+    private static Problem Declined(TopUpResult.Declined declined) => new(402, "payment-declined", "The payment was declined",
+        $"{declined.Message.TrimEnd('.')}. Nothing was charged and nothing was credited. Use another card, or ask the bank that issued this one; try again with a new Idempotency-Key.")
+    {
+        Extra = new Dictionary<string, string> { ["declineCode"] = declined.Code },
+    };
 
     private static Problem UnknownPaymentMethod(string id) => new(400, "payment-method-unknown", "No such payment method",
         $"The payment company knows no payment method '{id}'. Send the id that it gave for the card; in the sandbox, a test token such as pm_card_visa.", "stripePaymentMethodId");
@@ -154,3 +181,12 @@ internal sealed record TopUpRequest(string? UserId, MoneyJson? Amount, string? S
 
 /// <param name="ClientSecret">For the browser to confirm a payment with. The sandbox has confirmed already, so its value opens nothing.</param>
 internal sealed record PaymentIntentAnswer(string StripePaymentIntentId, string ClientSecret);
+
+internal static partial class PaymentsLog
+{
+    [LoggerMessage(Level = LogLevel.Information, Message = "Top-up of {Amount} for {Account}: transaction {Transaction}, payment {Payment}")]
+    public static partial void ToppedUp(ILogger logger, AccountId account, Money amount, string transaction, string payment);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "Payment for {Account} declined: {Code}")]
+    public static partial void Declined(ILogger logger, AccountId account, string code);
+}

@@ -22,7 +22,7 @@ public sealed class CardTests(WebServer server)
         Assert.Equal(["stripePaymentMethodId", "type", "brand", "last4", "expMonth", "expYear", "isDefault"], card.EnumerateObject().Select(member => member.Name));
         Assert.Equal(card.GetProperty("stripePaymentMethodId").GetString(), Assert.Single(list.GetProperty("stripePaymentMethodIds").EnumerateArray()).GetString());
         Assert.Equal("STRIPE_PAYMENT_METHOD_TYPE_CARD", card.GetProperty("type").GetString());
-        Assert.Equal("visa", card.GetProperty("brand").GetString());
+        Assert.Equal("Visa", card.GetProperty("brand").GetString());
         Assert.Matches("^[0-9]{4}$", card.GetProperty("last4").GetString());
         Assert.InRange(card.GetProperty("expMonth").GetInt32(), 1, 12);
         Assert.True(card.GetProperty("isDefault").GetBoolean());
@@ -46,7 +46,7 @@ public sealed class CardTests(WebServer server)
     [Theory]
     [InlineData("pm_card_neverHeardOf", HttpStatusCode.BadRequest, "payment-method-unknown")]
     [InlineData("4242 4242 4242 4242", HttpStatusCode.BadRequest, "payment-method-unknown")]
-    [InlineData("pm_card_chargeDeclinedExpiredCard", HttpStatusCode.PaymentRequired, "card-expired")]
+    [InlineData("pm_card_expired", HttpStatusCode.PaymentRequired, "card-expired")]
     public async Task A_card_that_cannot_be_used_is_not_attached(string id, HttpStatusCode status, string kind)
     {
         var customer = server.As(await server.OpenAccountAsync());
@@ -107,11 +107,32 @@ public sealed class CardTests(WebServer server)
     public async Task A_declined_payment_says_so_and_credits_nothing()
     {
         var customer = server.As(await server.OpenAccountAsync());
-        (await customer.AttachAsync("pm_card_chargeCustomerFail")).Ok();
+        (await customer.AttachAsync("pm_card_chargeDeclined")).Ok();
         var answer = await customer.TopUpAsync("10");
         Assert.Contains("another card", answer.Problem(HttpStatusCode.PaymentRequired, "payment-declined"), StringComparison.Ordinal);
-        Assert.NotEqual("", answer.Json.GetProperty("declineCode").GetString());
+        Assert.Equal("card_declined", answer.Json.GetProperty("declineCode").GetString());
         (await customer.GetAsync("/v1/billing/balance")).IsExactly("""{"balance":{"currencyCode":"USD","units":"0","nanos":0}}""");
+    }
+
+    [Fact]
+    public async Task A_top_up_sent_without_a_key_is_told_one_with_which_repeating_it_charges_nothing_more()
+    {
+        var customer = server.As(await server.OpenAccountAsync());
+        (await customer.AttachAsync("pm_card_visa")).Ok();
+        var first = await customer.TopUpAsync("10");
+        var again = await customer.TopUpAsync("10", idempotencyKey: first.Headers.GetValues("Idempotency-Key").Single());
+        Assert.Equal(first.Ok().GetRawText(), again.Ok().GetRawText());
+        (await customer.GetAsync("/v1/billing/balance")).IsExactly("""{"balance":{"currencyCode":"USD","units":"10","nanos":0}}""");
+    }
+
+    [Fact]
+    public async Task A_top_up_is_answered_as_it_ended_when_its_card_is_gone()
+    {
+        var customer = server.As(await server.OpenAccountAsync());
+        (await customer.AttachAsync("pm_card_visa")).Ok();
+        var first = await customer.TopUpAsync("10", "pm_card_visa", "then-detached");
+        (await customer.DeleteAsync($"{Cards}/pm_card_visa")).Ok();
+        Assert.Equal(first.Ok().GetRawText(), (await customer.TopUpAsync("10", "pm_card_visa", "then-detached")).Ok().GetRawText());
     }
 
     [Fact]
@@ -123,8 +144,8 @@ public sealed class CardTests(WebServer server)
     }
 
     [Theory]
-    [InlineData("""{"currencyCode":"USD","units":"0","nanos":490000000}""", "amount")]
-    [InlineData("""{"currencyCode":"USD","units":"1000000"}""", "amount")]
+    [InlineData("""{"currencyCode":"USD","units":"0","nanos":990000000}""", "amount")]
+    [InlineData("""{"currencyCode":"USD","units":"100000","nanos":10000000}""", "amount")]
     [InlineData("""{"currencyCode":"USD","units":"5","nanos":1}""", "amount.nanos")]
     [InlineData("""{"currencyCode":"USD","units":"-5"}""", "amount")]
     [InlineData("""{"currencyCode":"CHF","units":"5"}""", "amount.currencyCode")]

@@ -51,6 +51,55 @@ public sealed class MoneyRoutesTests(WebServer server)
     }
 
     [Fact]
+    public async Task Spending_is_three_rolling_sums_of_usage_and_money_added_is_none()
+    {
+        var account = await server.OpenAccountAsync();
+        (await admin.AddBalanceAsync(account, "7")).Ok();
+        const string zero = """{"currencyCode":"USD","units":"0","nanos":0}""";
+        (await server.As(account).GetAsync("/v1/billing/spending/summary")).IsExactly($$"""{"spend24h":{{zero}},"spend7d":{{zero}},"spend30d":{{zero}}}""");
+        (await admin.PostAsync("/v1/admin/billing/spending/summary", $$"""{"targetUserIds":["{{account}}"]}"""))
+            .IsExactly($$"""{"summaries":[{"userId":"{{account}}","spend24h":{{zero}},"spend7d":{{zero}},"spend30d":{{zero}}}]}""");
+        (await admin.PostAsync("/v1/admin/billing/spending/summary", """{"targetUserIds":["nobody"]}""")).Problem(HttpStatusCode.NotFound, "account-unknown", "targetUserIds");
+    }
+
+    [Fact]
+    public async Task Usage_is_a_negative_transaction_lowers_the_balance_as_it_accrues_and_counts_as_spending()
+    {
+        var account = await server.OpenAccountAsync();
+        (await admin.AddBalanceAsync(account, "100")).Ok();
+        var product = new GpuProduct($"NVIDIA-H200-{account}");
+        var now = TimeProvider.System.GetUtcNow();
+        await server.Services.GetRequiredService<Prices>().PublishAsync("usage-test", new Dictionary<GpuProduct, Money> { [product] = Money.Parse("2.00") }, [], now.AddHours(-2), CancellationToken.None);
+        await server.Services.GetRequiredService<RunIntervals>().OpenAsync(
+            new RunStart
+            {
+                Pod = new PodId(Guid.NewGuid()),
+                PodName = "job-0",
+                Deployment = new DeploymentId(Guid.NewGuid()),
+                DeploymentName = "job",
+                Namespace = "default",
+                Account = new AccountId(account),
+                Node = "gpu-a",
+                Product = product,
+                Gpus = 4,
+                StartedAt = now.AddHours(-1),
+            },
+            CancellationToken.None);
+
+        var customer = server.As(account);
+        var accrued = (await customer.GetAsync("/v1/billing/balance")).Ok().GetProperty("balance").GetProperty("units").GetString();
+        Assert.Equal("91", accrued);
+
+        await server.Services.GetRequiredService<Meter>().SettleAsync(new AccountId(account), now, CancellationToken.None);
+        var row = (await AllTransactionsAsync(account))[0];
+        Assert.Equal("TRANSACTION_TYPE_GPU_USAGE", row.GetProperty("type").GetString());
+        Assert.Equal("""{"currencyCode":"USD","units":"-8","nanos":0}""", row.GetProperty("amount").GetRawText());
+        Assert.Equal("job", row.GetProperty("details").GetProperty("deploymentName").GetString());
+        const string eight = """{"currencyCode":"USD","units":"8","nanos":0}""";
+        (await customer.GetAsync("/v1/billing/spending/summary")).IsExactly($$"""{"spend24h":{{eight}},"spend7d":{{eight}},"spend30d":{{eight}}}""");
+    }
+
+    [Fact]
     public async Task Fifty_parallel_adds_with_one_key_are_one_entry_with_one_answer()
     {
         var account = await server.OpenAccountAsync();

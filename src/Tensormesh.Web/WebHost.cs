@@ -27,7 +27,7 @@ internal static class WebHost
         builder.Services.AddSingleton(settings).AddSingleton(metrics);
         builder.Services.AddBilling(settings.ConnectionString);
         builder.Services.AddAccess(settings);
-        builder.Services.AddSingleton<AccountLookup>().AddSingleton<Readiness>().AddSingleton<ProblemPages>();
+        builder.Services.AddSingleton<AccountLookup>().AddSingleton<MoneyLog>().AddSingleton<Readiness>().AddSingleton<ProblemPages>();
         builder.Services.ConfigureHttpJsonOptions(json => Wire.Configure(json.SerializerOptions));
         builder.Services.Configure<RouteHandlerOptions>(handlers => handlers.ThrowOnBadRequest = true);
         builder.Services.AddOpenApi(document => document.AddDocumentTransformer((api, _, _) =>

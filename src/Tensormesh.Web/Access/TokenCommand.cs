@@ -13,12 +13,15 @@ internal static class TokenCommand
 {
     public static readonly TimeSpan LongestLifetime = TimeSpan.FromDays(30);
 
+    private static readonly string[] Options = ["--account", "--role", "--lifetime"];
+
     private const string Usage = "usage: tensormesh-web token --account NAME [--role USER|ADMIN|SUPER_ADMIN] [--lifetime 8h]";
 
     /// <returns>The token.</returns>
     /// <exception cref="SettingsException">An argument or the configuration is wrong.</exception>
     public static string Run(string[] args, TimeProvider time)
     {
+        RefuseUnknown(args);
         var account = Option(args, "--account") ?? throw new SettingsException($"name the account. {Usage}");
         var roleName = Option(args, "--role") ?? Role.User.ToName();
         var lifetimeText = Option(args, "--lifetime") ?? "8h";
@@ -53,11 +56,21 @@ internal static class TokenCommand
     {
         for (var i = 0; i < args.Length; i++)
         {
-            if (args[i] == name) return i + 1 < args.Length ? args[i + 1] : throw new SettingsException($"{name} needs a value. {Usage}");
             if (args[i].StartsWith(name + "=", StringComparison.Ordinal)) return args[i][(name.Length + 1)..];
+            if (args[i] != name) continue;
+            return i + 1 < args.Length && !args[i + 1].StartsWith("--", StringComparison.Ordinal)
+                ? args[i + 1]
+                : throw new SettingsException($"{name} needs a value. {Usage}");
         }
 
         return null;
+    }
+
+    /// <summary>A misspelt option would otherwise give a token other than the one meant. Configuration (--Section:Name=value) passes.</summary>
+    private static void RefuseUnknown(string[] args)
+    {
+        var unknown = args.FirstOrDefault(arg => arg.StartsWith("--", StringComparison.Ordinal) && !arg.Contains(':', StringComparison.Ordinal) && !Options.Contains(arg.Split('=')[0]));
+        if (unknown is not null) throw new SettingsException($"'{unknown}' is no option. {Usage}");
     }
 
     private static bool TryParseLifetime(string text, out TimeSpan lifetime)

@@ -48,7 +48,7 @@ internal static class AdminApi
     }
 
     private static async Task<IResult> AddBalanceAsync(
-        AddBalanceRequest body, HttpContext context, Caller caller, AccountLookup accounts, Ledger ledger, WebMetrics metrics, ILogger<AddBalanceRequest> logger, CancellationToken cancellation)
+        AddBalanceRequest body, HttpContext context, Caller caller, AccountLookup accounts, Ledger ledger, WebMetrics metrics, MoneyLog log, CancellationToken cancellation)
     {
         if (!IdempotencyKey.TryRead(context, caller, "api-grant", out var key, out var refusal)) return refusal;
         if (string.IsNullOrEmpty(body.TargetUserId)) return Problem.Invalid("targetUserId", "'targetUserId' is missing: name the account to credit.");
@@ -61,7 +61,7 @@ internal static class AdminApi
 
         var account = new AccountId(body.TargetUserId);
         if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account, "targetUserId");
-        // The account is content here, not part of the key: one key for two accounts must be a conflict, not two grants.
+        // The account is content here, not part of the key: one key for two accounts is a conflict, not two grants.
         var grant = Movements.CreditGrant(account, amount, key.Value, caller.Account.Value, reason) with { Key = key.Value };
         switch (await ledger.PostAsync(grant, cancellation))
         {
@@ -69,7 +69,7 @@ internal static class AdminApi
                 if (refused.Reason == LedgerRefusal.KeyReusedWithOtherContent) metrics.KeyConflicts.Inc();
                 return LedgerRefusals.Describe(refused, account);
             case PostResult.Posted posted:
-                AdminLog.Granted(logger, account, amount, caller.Account, posted.TransactionId);
+                log.Granted(amount, account, caller.Account, posted.TransactionId);
                 break;
             case PostResult.AlreadyPosted:
                 break;
@@ -101,12 +101,6 @@ internal sealed record AccountSpendingJson(string UserId, MoneyJson Spend24h, Mo
 
 /// <param name="Reason">Ours, optional: kept with the transaction.</param>
 internal sealed record AddBalanceRequest(string? UserId, string? TargetUserId, MoneyJson? Amount, string? Reason);
-
-internal static partial class AdminLog
-{
-    [LoggerMessage(Level = LogLevel.Information, Message = "Credit of {Amount} for {Account} by {By}: transaction {Transaction}")]
-    public static partial void Granted(ILogger logger, AccountId account, Money amount, AccountId by, string transaction);
-}
 
 /// <summary>The ledger's refusals as answers.</summary>
 internal static class LedgerRefusals

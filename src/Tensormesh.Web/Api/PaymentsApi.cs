@@ -91,7 +91,7 @@ internal static partial class PaymentsApi
     /// byte sent to the payment company the card may be charged, and what is charged must be credited.
     /// </summary>
     private static async Task<IResult> TopUpAsync(
-        TopUpRequest body, HttpContext context, Caller caller, AccountLookup accounts, TopUps topUps, IPaymentProvider provider, WebMetrics metrics, ILogger<TopUpRequest> logger, CancellationToken cancellation)
+        TopUpRequest body, HttpContext context, Caller caller, AccountLookup accounts, TopUps topUps, IPaymentProvider provider, WebMetrics metrics, MoneyLog log, CancellationToken cancellation)
     {
         if (!caller.MayActFor(body.UserId, out var account, out var refusal)) return refusal;
         if (!IdempotencyKey.TryRead(context, caller, "api-pay", out var key, out refusal)) return refusal;
@@ -113,13 +113,13 @@ internal static partial class PaymentsApi
         {
             case TopUpResult.Credited credited:
                 metrics.CountPayment(succeeded: true);
-                PaymentsLog.ToppedUp(logger, account, amount, credited.TransactionId, credited.PaymentIntentId);
+                log.ToppedUp(amount, account, credited.TransactionId, credited.PaymentIntentId);
                 return Paid(credited.PaymentIntentId, provider);
             case TopUpResult.AlreadyCredited before:
                 return Paid(before.PaymentIntentId, provider);
             case TopUpResult.Declined declined:
                 metrics.CountPayment(succeeded: false);
-                PaymentsLog.Declined(logger, account, declined.Code);
+                log.Declined(account, declined.Code);
                 return Declined(declined);
             case TopUpResult.Refused refused:
                 if (refused.Reason == TopUpRefusal.KeyReusedWithOtherContent) metrics.KeyConflicts.Inc();
@@ -181,12 +181,3 @@ internal sealed record TopUpRequest(string? UserId, MoneyJson? Amount, string? S
 
 /// <param name="ClientSecret">For the browser to confirm a payment with. The sandbox has confirmed already, so its value opens nothing.</param>
 internal sealed record PaymentIntentAnswer(string StripePaymentIntentId, string ClientSecret);
-
-internal static partial class PaymentsLog
-{
-    [LoggerMessage(Level = LogLevel.Information, Message = "Top-up of {Amount} for {Account}: transaction {Transaction}, payment {Payment}")]
-    public static partial void ToppedUp(ILogger logger, AccountId account, Money amount, string transaction, string payment);
-
-    [LoggerMessage(Level = LogLevel.Information, Message = "Payment for {Account} declined: {Code}")]
-    public static partial void Declined(ILogger logger, AccountId account, string code);
-}

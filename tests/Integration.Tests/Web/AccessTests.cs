@@ -158,6 +158,8 @@ public sealed class AccessTests(WebServer server)
     [Theory]
     [InlineData("--account", "--role", "USER")]
     [InlineData("--role", "USER")]
+    [InlineData("--account")]
+    [InlineData("--account", "acme", "--lifetme", "8h")]
     [InlineData("--account", "acme", "--role", "ROOT")]
     [InlineData("--account", "acme", "--lifetime", "forever")]
     [InlineData("--account", "acme", "--lifetime", "31d")]

@@ -77,7 +77,8 @@ public sealed class WebServer : IAsyncLifetime
     {
         var host = WebHost.Build(
         [
-            $"--ConnectionStrings:Billing={Database}", $"--Tensormesh:DevelopmentSigningKey={SigningKey}", "--Tensormesh:Urls=http://127.0.0.1:0", .. settings,
+            $"--ConnectionStrings:Billing={Database}", $"--Tensormesh:DevelopmentSigningKey={SigningKey}", "--Tensormesh:Urls=http://127.0.0.1:0",
+            "--Logging:LogLevel:Default=Error", .. settings,
         ]);
         await WebHost.PrepareAsync(host, CancellationToken.None);
         await host.StartAsync();

@@ -51,7 +51,11 @@ internal static class WebHost
         var pages = web.Services.GetRequiredService<ProblemPages>();
 
         web.Use(next => context => metrics.MeasureAsync(context, next, time));
-        web.UseExceptionHandler(new ExceptionHandlerOptions { ExceptionHandler = pages.ForExceptionAsync, SuppressDiagnosticsCallback = _ => true });
+        web.UseExceptionHandler(new ExceptionHandlerOptions
+        {
+            ExceptionHandler = pages.ForExceptionAsync,
+            SuppressDiagnosticsCallback = _ => true,
+        });
         web.UseStatusCodePages(ProblemPages.ForStatusAsync);
         web.Use(NeverCached);
         web.UseRouting();

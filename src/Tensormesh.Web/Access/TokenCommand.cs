@@ -28,13 +28,15 @@ internal static class TokenCommand
         if (!RoleNames.TryParse(roleName, out var role)) throw new SettingsException($"'{roleName}' is no role. {Usage}");
         if (!TryParseLifetime(lifetimeText, out var lifetime))
         {
-            throw new SettingsException($"'{lifetimeText}' is no lifetime: write 90s, 30m, 8h or 7d, at most {LongestLifetime.TotalDays:0}d. {Usage}");
+            throw new SettingsException($"'{lifetimeText}' is no lifetime: write 90s, 30m, 8h or 7d, at most "
+                + $"{LongestLifetime.TotalDays:0}d. {Usage}");
         }
 
         var issuer = WebSettings.ReadIssuer(WebApplication.CreateBuilder(args).Configuration);
         return issuer is TokenIssuer.Development development
             ? Issue(development, new Caller(new AccountId(account), role), time.GetUtcNow(), lifetime)
-            : throw new SettingsException("tokens come from Tensormesh__Authority here: sign in there. Only the development issuer prints them");
+            : throw new SettingsException("tokens come from Tensormesh__Authority here: sign in there. Only the development issuer "
+                + "prints them");
     }
 
     public static string Issue(TokenIssuer.Development issuer, Caller caller, DateTimeOffset now, TimeSpan lifetime)
@@ -47,7 +49,11 @@ internal static class TokenCommand
             IssuedAt = now.UtcDateTime,
             NotBefore = now.UtcDateTime,
             Expires = (now + lifetime).UtcDateTime,
-            Claims = new Dictionary<string, object> { [Caller.AccountClaim] = caller.Account.Value, [Caller.RoleClaim] = caller.Role.ToName() },
+            Claims = new Dictionary<string, object>
+            {
+                [Caller.AccountClaim] = caller.Account.Value,
+                [Caller.RoleClaim] = caller.Role.ToName(),
+            },
             SigningCredentials = new SigningCredentials(key, SecurityAlgorithms.HmacSha256),
         });
     }
@@ -66,17 +72,21 @@ internal static class TokenCommand
         return null;
     }
 
-    /// <summary>A misspelt option would otherwise give a token other than the one meant. Configuration (--Section:Name=value) passes.</summary>
+    /// <summary>
+    /// A misspelt option would otherwise give a token other than the one meant. Configuration (--Section:Name=value) passes.
+    /// </summary>
     private static void RefuseUnknown(string[] args)
     {
-        var unknown = args.FirstOrDefault(arg => arg.StartsWith("--", StringComparison.Ordinal) && !arg.Contains(':', StringComparison.Ordinal) && !Options.Contains(arg.Split('=')[0]));
+        var unknown = args.FirstOrDefault(arg => arg.StartsWith("--", StringComparison.Ordinal)
+            && !arg.Contains(':', StringComparison.Ordinal) && !Options.Contains(arg.Split('=')[0]));
         if (unknown is not null) throw new SettingsException($"'{unknown}' is no option. {Usage}");
     }
 
     private static bool TryParseLifetime(string text, out TimeSpan lifetime)
     {
         lifetime = TimeSpan.Zero;
-        if (text.Length is < 2 or > 8 || !int.TryParse(text.AsSpan(0, text.Length - 1), NumberStyles.None, CultureInfo.InvariantCulture, out var count)) return false;
+        if (text.Length is < 2 or > 8) return false;
+        if (!int.TryParse(text.AsSpan(0, text.Length - 1), NumberStyles.None, CultureInfo.InvariantCulture, out var count)) return false;
         var unitSeconds = text[^1] switch { 's' => 1L, 'm' => 60, 'h' => 3_600, 'd' => 86_400, _ => 0 };
         lifetime = TimeSpan.FromSeconds(count * unitSeconds);
         return lifetime > TimeSpan.Zero && lifetime <= LongestLifetime;

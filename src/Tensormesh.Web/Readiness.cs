@@ -32,6 +32,7 @@ internal sealed class Readiness(NpgsqlDataSource dataSource, IHostApplicationLif
         var missing = Needed.Where(name => !applied.Contains(name)).ToArray();
         return missing.Length == 0
             ? null
-            : $"The database lacks {missing.Length} migrations, the first of them {missing[0]}. Start the operator, or one server with Tensormesh__MigrateOnStart=true, to apply them.";
+            : $"The database lacks {missing.Length} migrations, the first of them {missing[0]}. Start the operator, or one server with "
+                + $"Tensormesh__MigrateOnStart=true, to apply them.";
     }
 }

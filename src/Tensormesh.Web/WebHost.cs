@@ -27,7 +27,7 @@ internal static class WebHost
         builder.Services.AddSingleton(settings).AddSingleton(metrics);
         builder.Services.AddBilling(settings.ConnectionString);
         builder.Services.AddAccess(settings);
-        builder.Services.AddSingleton<AccountLookup>().AddSingleton<Readiness>().AddSingleton<ProblemPages>();
+        builder.Services.AddSingleton<AccountLookup>().AddSingleton<MoneyLog>().AddSingleton<Readiness>().AddSingleton<ProblemPages>();
         builder.Services.ConfigureHttpJsonOptions(json => Wire.Configure(json.SerializerOptions));
         builder.Services.Configure<RouteHandlerOptions>(handlers => handlers.ThrowOnBadRequest = true);
         builder.Services.AddOpenApi(document => document.AddDocumentTransformer((api, _, _) =>
@@ -51,7 +51,11 @@ internal static class WebHost
         var pages = web.Services.GetRequiredService<ProblemPages>();
 
         web.Use(next => context => metrics.MeasureAsync(context, next, time));
-        web.UseExceptionHandler(new ExceptionHandlerOptions { ExceptionHandler = pages.ForExceptionAsync, SuppressDiagnosticsCallback = _ => true });
+        web.UseExceptionHandler(new ExceptionHandlerOptions
+        {
+            ExceptionHandler = pages.ForExceptionAsync,
+            SuppressDiagnosticsCallback = _ => true,
+        });
         web.UseStatusCodePages(ProblemPages.ForStatusAsync);
         web.Use(NeverCached);
         web.UseRouting();

@@ -22,7 +22,10 @@ internal sealed record WebSettings
     /// <summary><c>Tensormesh:Urls</c>: where to listen, separated by semicolons. Null leaves it to ASPNETCORE_URLS.</summary>
     public string? Urls { get; init; }
 
-    /// <summary><c>Tensormesh:MetricsUrl</c>: a listener of its own for /metrics, which asks for no token, so keep it off public networks. Null: no metrics.</summary>
+    /// <summary>
+    /// <c>Tensormesh:MetricsUrl</c>: a listener of its own for /metrics, which asks for no token, so keep it off public networks. Null:
+    /// no metrics.
+    /// </summary>
     public Uri? MetricsUrl { get; init; }
 
     /// <summary><c>Tensormesh:MigrateOnStart</c>: bring the database to this build's schema before listening.</summary>
@@ -38,7 +41,8 @@ internal sealed record WebSettings
     public static WebSettings Read(IConfiguration configuration) => new()
     {
         ConnectionString = Text(configuration, "ConnectionStrings:Billing")
-            ?? throw new SettingsException("set ConnectionStrings__Billing to the Postgres of the ledger, such as 'Host=127.0.0.1;Database=billing;Username=tensormesh'"),
+            ?? throw new SettingsException("set ConnectionStrings__Billing to the Postgres of the ledger, such as "
+                + "'Host=127.0.0.1;Database=billing;Username=tensormesh'"),
         Issuer = ReadIssuer(configuration),
         Urls = Text(configuration, "Tensormesh:Urls"),
         MetricsUrl = ReadMetricsUrl(configuration),
@@ -55,10 +59,12 @@ internal sealed record WebSettings
         switch (key, authority)
         {
             case (null, null):
-                throw new SettingsException("nobody could sign in: set Tensormesh__Authority to your OpenID Connect issuer, or, for development only, "
+                throw new SettingsException("nobody could sign in: set Tensormesh__Authority to your OpenID Connect issuer, or, for "
+                    + "development only, "
                     + $"Tensormesh__DevelopmentSigningKey to at least {MinimumKeyBytes} random bytes (openssl rand -hex 32)");
             case ({ }, { }):
-                throw new SettingsException("both Tensormesh__Authority and Tensormesh__DevelopmentSigningKey are set: remove the development key, "
+                throw new SettingsException("both Tensormesh__Authority and Tensormesh__DevelopmentSigningKey are set: remove the "
+                    + "development key, "
                     + "with which anyone who knows it can sign in as anyone");
             case ({ }, null) when Encoding.UTF8.GetByteCount(key) < MinimumKeyBytes:
                 throw new SettingsException($"Tensormesh__DevelopmentSigningKey is {Encoding.UTF8.GetByteCount(key)} bytes long: "
@@ -76,10 +82,12 @@ internal sealed record WebSettings
     {
         if (Text(configuration, "Tensormesh:MetricsUrl") is not { } text) return null;
         // Uri knows no host called '+', which is how one says "every address" here.
-        var parsed = Uri.TryCreate(text.Replace("://+", "://0.0.0.0", StringComparison.Ordinal).Replace("://*", "://0.0.0.0", StringComparison.Ordinal), UriKind.Absolute, out var uri);
+        var address = text.Replace("://+", "://0.0.0.0", StringComparison.Ordinal).Replace("://*", "://0.0.0.0", StringComparison.Ordinal);
+        var parsed = Uri.TryCreate(address, UriKind.Absolute, out var uri);
         return parsed && uri!.Scheme == Uri.UriSchemeHttp && uri.AbsolutePath is "/" or "/metrics"
             ? uri
-            : throw new SettingsException($"Tensormesh__MetricsUrl is '{text}': write an address to listen on, such as http://127.0.0.1:9464");
+            : throw new SettingsException($"Tensormesh__MetricsUrl is '{text}': write an address to listen on, such as "
+                + $"http://127.0.0.1:9464");
     }
 
     private static string? Text(IConfiguration configuration, string name) => configuration[name] is { Length: > 0 } text ? text : null;

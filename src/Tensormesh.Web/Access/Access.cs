@@ -33,7 +33,11 @@ internal static class Access
             };
             Trust(settings.Issuer, bearer);
         });
-        services.Configure<KeyManagementOptions>(keys => (keys.XmlRepository, keys.XmlEncryptor) = (new ForgottenKeys(), new NullXmlEncryptor()));
+        services.Configure<KeyManagementOptions>(keys =>
+        {
+            keys.XmlRepository = new ForgottenKeys();
+            keys.XmlEncryptor = new NullXmlEncryptor();
+        });
         services.AddAuthorizationBuilder()
             .SetFallbackPolicy(new AuthorizationPolicyBuilder().RequireAuthenticatedUser().Build())
             .AddPolicy(AdminPolicy, policy => policy.RequireAuthenticatedUser().RequireRole(Role.Admin.ToName(), Role.SuperAdmin.ToName()));
@@ -66,7 +70,8 @@ internal static class Access
                 // Asymmetric only: with an HMAC algorithm allowed, the provider's public key would do as a secret.
                 check.ValidAlgorithms =
                 [
-                    SecurityAlgorithms.RsaSha256, SecurityAlgorithms.RsaSha384, SecurityAlgorithms.RsaSsaPssSha256, SecurityAlgorithms.EcdsaSha256, SecurityAlgorithms.EcdsaSha384,
+                    SecurityAlgorithms.RsaSha256, SecurityAlgorithms.RsaSha384, SecurityAlgorithms.RsaSsaPssSha256,
+                    SecurityAlgorithms.EcdsaSha256, SecurityAlgorithms.EcdsaSha384,
                 ];
                 break;
         }
@@ -78,7 +83,8 @@ internal static class Access
         {
             if (Caller.From(context.Principal!) is null)
             {
-                context.Fail($"it must name one account in '{Caller.AccountClaim}' and one role of USER, ADMIN, SUPER_ADMIN in '{Caller.RoleClaim}'");
+                context.Fail($"it must name one account in '{Caller.AccountClaim}' and one role of USER, ADMIN, SUPER_ADMIN in "
+                    + $"'{Caller.RoleClaim}'");
             }
 
             return Task.CompletedTask;

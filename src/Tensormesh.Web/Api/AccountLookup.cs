@@ -15,7 +15,8 @@ internal sealed partial class AccountLookup(Accounts accounts, Spending spending
         AccountName().IsMatch(account.Value) ? accounts.ReadStandingAsync(account, cancellation) : Task.FromResult<Standing?>(null);
 
     /// <summary>Null when the ledger knows no such account.</summary>
-    public Task<SpendingSummary?> FindSpendingAsync(AccountId account, CancellationToken cancellation) => AccountName().IsMatch(account.Value)
+    public Task<SpendingSummary?> FindSpendingAsync(AccountId account, CancellationToken cancellation) =>
+        AccountName().IsMatch(account.Value)
         ? spending.SummaryAsync(account, time.GetUtcNow(), cancellation)
         : Task.FromResult<SpendingSummary?>(null);
 

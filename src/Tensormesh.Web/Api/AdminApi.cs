@@ -2,14 +2,18 @@ using Tensormesh.Billing;
 
 namespace Tensormesh.Web;
 
-/// <summary>What the platform's own people do with customers' accounts. In these requests <c>userId</c> is the operator's; who acted is taken from the token.</summary>
+/// <summary>
+/// What the platform's own people do with customers' accounts. In these requests <c>userId</c> is the operator's; who acted is taken from
+/// the token.
+/// </summary>
 internal static class AdminApi
 {
     public const int MostTargets = 100;
     public const int LongestReason = 500;
 
     private const string NotForTaking =
-        "balances:add only adds. To take back a grant made in error, have it reversed in the ledger by a correcting movement (docs/runbook.md); "
+        "balances:add only adds. To take back a grant made in error, have it reversed in the ledger by a correcting movement "
+            + "(docs/runbook.md); "
         + "to stop spending, set spec.paused: true on the account's GpuDeployments.";
 
     public static void MapAdminApi(this IEndpointRouteBuilder routes)
@@ -26,7 +30,8 @@ internal static class AdminApi
         var balances = new List<AccountBalanceJson>();
         foreach (var account in body.Targets())
         {
-            if (await accounts.FindAsync(account, cancellation) is not { } standing) return Problem.AccountUnknown(account, "targetUserIds");
+            var standing = await accounts.FindAsync(account, cancellation);
+            if (standing is null) return Problem.AccountUnknown(account, "targetUserIds");
             balances.Add(new AccountBalanceJson(account.Value, MoneyJson.From(accounts.BalanceOf(standing))));
         }
 
@@ -39,7 +44,8 @@ internal static class AdminApi
         var summaries = new List<AccountSpendingJson>();
         foreach (var account in body.Targets())
         {
-            if (await accounts.FindSpendingAsync(account, cancellation) is not { } spending) return Problem.AccountUnknown(account, "targetUserIds");
+            var spending = await accounts.FindSpendingAsync(account, cancellation);
+            if (spending is null) return Problem.AccountUnknown(account, "targetUserIds");
             var (day, week, month) = SpendingAnswer.From(spending);
             summaries.Add(new AccountSpendingJson(account.Value, day, week, month));
         }
@@ -48,10 +54,15 @@ internal static class AdminApi
     }
 
     private static async Task<IResult> AddBalanceAsync(
-        AddBalanceRequest body, HttpContext context, Caller caller, AccountLookup accounts, Ledger ledger, WebMetrics metrics, ILogger<AddBalanceRequest> logger, CancellationToken cancellation)
+        AddBalanceRequest body, HttpContext context, Caller caller, AccountLookup accounts, Ledger ledger, WebMetrics metrics,
+        MoneyLog log, CancellationToken cancellation)
     {
         if (!IdempotencyKey.TryRead(context, caller, "api-grant", out var key, out var refusal)) return refusal;
-        if (string.IsNullOrEmpty(body.TargetUserId)) return Problem.Invalid("targetUserId", "'targetUserId' is missing: name the account to credit.");
+        if (string.IsNullOrEmpty(body.TargetUserId))
+        {
+            return Problem.Invalid("targetUserId", "'targetUserId' is missing: name the account to credit.");
+        }
+
         if (!MoneyJson.TryReadPositive(body.Amount, "amount", NotForTaking, out var amount, out refusal)) return refusal;
         var reason = body.Reason ?? "";
         if (reason.Length > LongestReason || reason.Any(char.IsControl))
@@ -61,7 +72,7 @@ internal static class AdminApi
 
         var account = new AccountId(body.TargetUserId);
         if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account, "targetUserId");
-        // The account is content here, not part of the key: one key for two accounts must be a conflict, not two grants.
+        // The account is content here, not part of the key: one key for two accounts is a conflict, not two grants.
         var grant = Movements.CreditGrant(account, amount, key.Value, caller.Account.Value, reason) with { Key = key.Value };
         switch (await ledger.PostAsync(grant, cancellation))
         {
@@ -69,7 +80,7 @@ internal static class AdminApi
                 if (refused.Reason == LedgerRefusal.KeyReusedWithOtherContent) metrics.KeyConflicts.Inc();
                 return LedgerRefusals.Describe(refused, account);
             case PostResult.Posted posted:
-                AdminLog.Granted(logger, account, amount, caller.Account, posted.TransactionId);
+                log.Granted(amount, account, caller.Account, posted.TransactionId);
                 break;
             case PostResult.AlreadyPosted:
                 break;
@@ -84,7 +95,8 @@ internal static class AdminApi
 /// <summary>A batch read. Each account is read once, in the order of its first mention.</summary>
 internal sealed record TargetsRequest(string? UserId, IReadOnlyList<string?>? TargetUserIds)
 {
-    public Problem? WhyNotReadable() => TargetUserIds is { Count: > 0 and <= AdminApi.MostTargets } targets && !targets.Any(string.IsNullOrEmpty)
+    public Problem? WhyNotReadable() => TargetUserIds is { Count: > 0 and <= AdminApi.MostTargets } targets
+        && !targets.Any(string.IsNullOrEmpty)
         ? null
         : Problem.Invalid("targetUserIds", $"'targetUserIds' names 1 to {AdminApi.MostTargets} accounts.");
 
@@ -102,12 +114,6 @@ internal sealed record AccountSpendingJson(string UserId, MoneyJson Spend24h, Mo
 /// <param name="Reason">Ours, optional: kept with the transaction.</param>
 internal sealed record AddBalanceRequest(string? UserId, string? TargetUserId, MoneyJson? Amount, string? Reason);
 
-internal static partial class AdminLog
-{
-    [LoggerMessage(Level = LogLevel.Information, Message = "Credit of {Amount} for {Account} by {By}: transaction {Transaction}")]
-    public static partial void Granted(ILogger logger, AccountId account, Money amount, AccountId by, string transaction);
-}
-
 /// <summary>The ledger's refusals as answers.</summary>
 internal static class LedgerRefusals
 {
@@ -115,7 +121,8 @@ internal static class LedgerRefusals
     {
         LedgerRefusal.KeyReusedWithOtherContent => Problem.KeyReused("This Idempotency-Key was used before for another amount or account."),
         LedgerRefusal.AccountUnknown => Problem.AccountUnknown(account),
-        LedgerRefusal.AmountOverflow => Problem.Invalid("amount", "With this amount the balance would not fit the ledger any more: use a smaller one."),
+        LedgerRefusal.AmountOverflow => Problem.Invalid("amount",
+            "With this amount the balance would not fit the ledger any more: use a smaller one."),
         LedgerRefusal.CurrencyMismatch or LedgerRefusal.NotBalanced or LedgerRefusal.InsufficientBalance =>
             throw new InvalidOperationException($"adding money was refused as {refused.Reason}: {refused.Message}"),
     };

@@ -19,7 +19,8 @@ internal static class BillingApi
         billing.MapGet("/gpu-pricing", ListGpuPricingAsync).Produces<GpuPricingAnswer>();
     }
 
-    private static async Task<IResult> GetBalanceAsync(string? userId, Caller caller, AccountLookup accounts, CancellationToken cancellation)
+    private static async Task<IResult> GetBalanceAsync(string? userId, Caller caller, AccountLookup accounts,
+        CancellationToken cancellation)
     {
         if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
         return await accounts.FindAsync(account, cancellation) is { } standing
@@ -29,12 +30,14 @@ internal static class BillingApi
 
     /// <summary>Newest first. A page asks for one row more than it shows, so that the last page is known to be the last.</summary>
     private static async Task<IResult> ListTransactionsAsync(
-        string? userId, string? pageSize, string? pageToken, Caller caller, AccountLookup accounts, Transactions transactions, CancellationToken cancellation)
+        string? userId, string? pageSize, string? pageToken, Caller caller, AccountLookup accounts, Transactions transactions,
+        CancellationToken cancellation)
     {
         if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
         if (!TryReadPageSize(pageSize, out var size))
         {
-            return Problem.Invalid("pageSize", $"pageSize must be a whole number from 1 to {LargestPageSize}; left out or 0, it is {DefaultPageSize}.");
+            return Problem.Invalid("pageSize",
+                $"pageSize must be a whole number from 1 to {LargestPageSize}; left out or 0, it is {DefaultPageSize}.");
         }
 
         if (!PageToken.TryRead(pageToken, account, out var before)) return Problem.BadPageToken();
@@ -46,7 +49,8 @@ internal static class BillingApi
         return TypedResults.Ok(new TransactionsAnswer([.. page.Select(TransactionJson.From)], next));
     }
 
-    private static async Task<IResult> GetSpendingAsync(string? userId, Caller caller, AccountLookup accounts, CancellationToken cancellation)
+    private static async Task<IResult> GetSpendingAsync(string? userId, Caller caller, AccountLookup accounts,
+        CancellationToken cancellation)
     {
         if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
         return await accounts.FindSpendingAsync(account, cancellation) is { } spending
@@ -59,15 +63,20 @@ internal static class BillingApi
     {
         if (!GpuTypes.TryReadProvider(cloudProvider, out var ours))
         {
-            return Problem.Invalid("cloudProvider", $"'{cloudProvider}' is no cloud provider: use one of {string.Join(", ", GpuTypes.CloudProviders)}, or leave it out.");
+            return Problem.Invalid("cloudProvider",
+                $"'{cloudProvider}' is no cloud provider: use one of {string.Join(", ", GpuTypes.CloudProviders)}, or leave it out.");
         }
 
         if (!GpuTypes.IsTypeName(gpuType))
         {
-            return Problem.Invalid("gpuType", $"'{gpuType}' is no GPU type: write one as this list gives it, such as GPU_TYPE_H100, or leave it out.");
+            return Problem.Invalid("gpuType",
+                $"'{gpuType}' is no GPU type: write one as this list gives it, such as GPU_TYPE_H100, or leave it out.");
         }
 
-        if (activeOnly is { Length: > 0 } && !bool.TryParse(activeOnly, out _)) return Problem.Invalid("activeOnly", "activeOnly is true or false.");
+        if (activeOnly is { Length: > 0 } && !bool.TryParse(activeOnly, out _))
+        {
+            return Problem.Invalid("activeOnly", "activeOnly is true or false.");
+        }
 
         var current = ours ? await prices.CurrentAsync(cancellation) : new Dictionary<GpuProduct, GpuPrice>();
         return TypedResults.Ok(new GpuPricingAnswer([.. current.Values
@@ -104,7 +113,8 @@ internal sealed record TransactionsAnswer(IReadOnlyList<TransactionJson> Transac
 /// <param name="PaymentMethodId">Empty where no card is behind it.</param>
 /// <param name="Details">An object; its members depend on the type.</param>
 internal sealed record TransactionJson(
-    string TransactionId, string StripePaymentIntentId, string PaymentMethodId, DateTime CreatedAt, MoneyJson Amount, string Description, string Status, string Type, JsonElement Details)
+    string TransactionId, string StripePaymentIntentId, string PaymentMethodId, DateTime CreatedAt, MoneyJson Amount, string Description,
+        string Status, string Type, JsonElement Details)
 {
     /// <summary>The ledger holds only what has happened: there is no pending row and no failed one.</summary>
     private const string Succeeded = "TRANSACTION_STATUS_SUCCEEDED";
@@ -125,7 +135,8 @@ internal sealed record TransactionJson(
 
 internal sealed record GpuPricingAnswer(IReadOnlyList<GpuPriceJson> Pricing);
 
-/// <param name="GpuProduct">Ours, not in the public API: the product as node labels name it. Two products of one GPU type may differ in price.</param>
+/// <param name="GpuProduct">Ours, not in the public API: the product as node labels name it. Two products of one GPU type may differ in
+/// price.</param>
 internal sealed record GpuPriceJson(string GpuType, string CloudProvider, MoneyJson HourlyRate, bool IsActive, string GpuProduct)
 {
     public static GpuPriceJson From(GpuPrice price) => new(

@@ -10,11 +10,15 @@ internal static class GpuTypes
 {
     public const string Unspecified = "GPU_TYPE_UNSPECIFIED";
     public const string Ours = "CLOUD_PROVIDER_ONPREM";
-    public static readonly string[] CloudProviders = ["CLOUD_PROVIDER_UNSPECIFIED", Ours, "CLOUD_PROVIDER_NEBIUS", "CLOUD_PROVIDER_LAMBDA", "CLOUD_PROVIDER_YOTTA"];
+    public static readonly string[] CloudProviders =
+        ["CLOUD_PROVIDER_UNSPECIFIED", Ours, "CLOUD_PROVIDER_NEBIUS", "CLOUD_PROVIDER_LAMBDA", "CLOUD_PROVIDER_YOTTA"];
 
     private const string Prefix = "GPU_TYPE_";
 
-    /// <summary><c>NVIDIA-H100-80GB-HBM3</c> is <c>GPU_TYPE_H100</c>: the first word that starts with a letter and has a digit. Where there is none, all words after the maker's.</summary>
+    /// <summary>
+    /// <c>NVIDIA-H100-80GB-HBM3</c> is <c>GPU_TYPE_H100</c>: the first word that starts with a letter and has a digit. Where there is
+    /// none, all words after the maker's.
+    /// </summary>
     public static string TypeOf(GpuProduct product)
     {
         var words = product.Name.ToUpperInvariant().Split('-', '_', ' ').Where(word => word is not ("NVIDIA" or "AMD" or "")).ToArray();

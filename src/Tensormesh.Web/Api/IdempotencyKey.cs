@@ -12,8 +12,12 @@ internal sealed record IdempotencyKey(string Value)
     public const string Header = "Idempotency-Key";
     public const int Longest = 200;
 
-    /// <summary>Keys of one caller never meet those of another (a slash within a caller's name is escaped). The account that gets the money is content, not part of the key.</summary>
-    public static bool TryRead(HttpContext context, Caller caller, string purpose, [NotNullWhen(true)] out IdempotencyKey? key, [NotNullWhen(false)] out Problem? refusal)
+    /// <summary>
+    /// Keys of one caller never meet those of another (a slash within a caller's name is escaped). The account that gets the money is
+    /// content, not part of the key.
+    /// </summary>
+    public static bool TryRead(HttpContext context, Caller caller, string purpose, [NotNullWhen(true)] out IdempotencyKey? key,
+        [NotNullWhen(false)] out Problem? refusal)
     {
         (key, refusal) = (null, null);
         var sent = context.Request.Headers[Header];

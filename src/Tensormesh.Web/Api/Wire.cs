@@ -62,16 +62,20 @@ internal sealed record MoneyJson
 
     /// <summary>Reads an amount above zero. The refusals are in this order: currency, nanos, signs, range, sign of the whole.</summary>
     /// <param name="instead">For an amount below zero: what to use instead.</param>
-    public static bool TryReadPositive(MoneyJson? json, string field, string instead, out Money money, [NotNullWhen(false)] out Problem? refusal)
+    public static bool TryReadPositive(MoneyJson? json, string field, string instead, out Money money,
+        [NotNullWhen(false)] out Problem? refusal)
     {
         money = Money.Zero;
         refusal = json switch
         {
-            null => Problem.Invalid(field, $"'{field}' is missing: write it as {{\"currencyCode\": \"USD\", \"units\": \"12\", \"nanos\": 500000000}}."),
-            { CurrencyCode: not Money.Currency } => Problem.Invalid($"{field}.currencyCode", $"Accounts are in US dollars: write \"{Money.Currency}\" as '{field}.currencyCode'."),
+            null => Problem.Invalid(field, $"'{field}' is missing: write it as {{\"currencyCode\": \"USD\", \"units\": \"12\", "
+                + $"\"nanos\": 500000000}}."),
+            { CurrencyCode: not Money.Currency } => Problem.Invalid($"{field}.currencyCode",
+                $"Accounts are in US dollars: write \"{Money.Currency}\" as '{field}.currencyCode'."),
             { Nanos: < -LargestNanos or > LargestNanos } => Problem.Invalid($"{field}.nanos",
                 $"'{field}.nanos' is {json.Nanos}: it counts billionths within one dollar, so at most {LargestNanos} either way."),
-            { Units: > 0, Nanos: < 0 } or { Units: < 0, Nanos: > 0 } => Problem.Invalid($"{field}.nanos", $"'{field}.units' and '{field}.nanos' must have the same sign."),
+            { Units: > 0, Nanos: < 0 } or { Units: < 0, Nanos: > 0 } =>
+                Problem.Invalid($"{field}.nanos", $"'{field}.units' and '{field}.nanos' must have the same sign."),
             _ when !TryJoin(json, out money) => Problem.Invalid($"{field}.units",
                 $"'{field}.units' is {json.Units}: an amount is at most {long.MaxValue / Money.NanosPerUnit} dollars."),
             _ when money == Money.Zero => Problem.Invalid(field, $"'{field}' is zero: write an amount above zero."),

@@ -25,27 +25,32 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
 
     public static Problem Invalid(string field, string detail) => new(400, "invalid-field", "A field is wrong", detail, field);
 
-    public static Problem Malformed(string detail, string? field = null) => new(400, "malformed-body", "The body cannot be read", detail, field);
+    public static Problem Malformed(string detail, string? field = null) =>
+        new(400, "malformed-body", "The body cannot be read", detail, field);
 
     public static Problem BadRequest(string detail) => new(400, "bad-request", "The request cannot be read", detail);
 
     public static Problem BadPageToken() => new(400, "bad-page-token", "The page token is not valid",
-        "This pageToken was not given out for this account. Use nextPageToken of the page before as it came, or omit pageToken to start from the newest.", "pageToken");
+        "This pageToken was not given out for this account. Use nextPageToken of the page before as it came, or omit pageToken to start "
+            + "from the newest.", "pageToken");
 
     public static Problem Unauthenticated(string why) => new(401, "unauthenticated", "A token is needed",
         $"{why} Send 'Authorization: Bearer <access token>' with a token that is valid now.");
 
     public static Problem NotYourAccount(string userId, AccountId own) => new(403, "not-your-account", "Not your account",
-        $"You act for account '{own}' and may not act for '{userId}'. Omit userId, or ask with a token of role ADMIN or SUPER_ADMIN.", "userId");
+        $"You act for account '{own}' and may not act for '{userId}'. Omit userId, or ask with a token of role ADMIN or SUPER_ADMIN.",
+            "userId");
 
     public static Problem AdminsOnly() => new(403, "admins-only", "For administrators only",
         "This route needs a token of role ADMIN or SUPER_ADMIN.");
 
     public static Problem AccountUnknown(AccountId account, string? field = null) => new(404, "account-unknown", "No such account",
-        $"The ledger knows no account '{account}'. Apply a BillingAccount of that name (kubectl apply) and try again in a few seconds.", field);
+        $"The ledger knows no account '{account}'. Apply a BillingAccount of that name (kubectl apply) and try again in a few seconds.",
+            field);
 
     public static Problem PaymentMethodNotAttached(string paymentMethodId) => new(404, "payment-method-not-attached", "Not on file",
-        $"Payment method '{paymentMethodId}' is not on file for this account. GET /v1/billing/stripe/customers/payment-methods lists those that are.");
+        $"Payment method '{paymentMethodId}' is not on file for this account. GET /v1/billing/stripe/customers/payment-methods lists "
+            + $"those that are.");
 
     public static Problem NoSuchRoute(string method, string path) => new(404, "no-such-route", "No such route",
         $"There is nothing at {method} {path}. GET /openapi/v1.json lists the routes.");
@@ -54,7 +59,8 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
         allowed.Length == 0 ? $"This route does not take {method}." : $"This route does not take {method}. It takes {allowed}.");
 
     public static Problem KeyReused(string detail) => new(409, "idempotency-key-reused", "Idempotency key already used for another request",
-        $"{detail} Nothing was done now. Send a new Idempotency-Key for a new request; repeat a request with its own key and its own body.");
+        $"{detail} Nothing was done now. Send a new Idempotency-Key for a new request; repeat a request with its own key and its own "
+            + $"body.");
 
     public static Problem BodyTooLarge() => new(413, "body-too-large", "The body is too large",
         $"A body may have at most {WebHost.LargestBodyBytes} bytes here.");
@@ -63,13 +69,16 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
         "Send the body as JSON, with 'Content-Type: application/json'.");
 
     public static Problem TooManyRequests(TimeSpan wait) => new(429, "too-many-requests", "Too many requests",
-        "You send requests faster than one caller may. Wait for as long as Retry-After says, then go on more slowly.") { RetryAfter = wait };
+        "You send requests faster than one caller may. Wait for as long as Retry-After says, then go on more "
+            + "slowly.") { RetryAfter = wait };
 
     public static Problem Internal() => new(500, "internal", "Something went wrong here",
-        "The request failed for a reason on our side. Repeat it, with the same Idempotency-Key if it moves money; if it fails again, report the traceId.");
+        "The request failed for a reason on our side. Repeat it, with the same Idempotency-Key if it moves money; if it fails again, "
+            + "report the traceId.");
 
     public static Problem LedgerUnavailable() => new(503, "ledger-unavailable", "The ledger cannot be reached",
-        "The ledger cannot be reached at this moment. Repeat the request after as long as Retry-After says, with the same Idempotency-Key if it moves money.")
+        "The ledger cannot be reached at this moment. Repeat the request after as long as Retry-After says, with the same "
+            + "Idempotency-Key if it moves money.")
     { RetryAfter = LedgerRetry };
 
     public async Task ExecuteAsync(HttpContext httpContext)

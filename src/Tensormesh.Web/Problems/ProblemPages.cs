@@ -57,7 +57,8 @@ internal sealed partial class ProblemPages(WebMetrics metrics, ILogger<ProblemPa
         (415, _) => Problem.UnsupportedMediaType(),
         (_, JsonException json) => Describe(json),
         (_, not null) => Problem.Malformed("The body ended early or is not UTF-8."),
-        _ when bad.Message.Contains("body", StringComparison.OrdinalIgnoreCase) => Problem.Malformed("This route needs a JSON object as its body, and none came."),
+        _ when bad.Message.Contains("body", StringComparison.OrdinalIgnoreCase) =>
+            Problem.Malformed("This route needs a JSON object as its body, and none came."),
         _ => Problem.BadRequest("A parameter of the request has the wrong form."),
     };
 
@@ -73,12 +74,14 @@ internal sealed partial class ProblemPages(WebMetrics metrics, ILogger<ProblemPa
 
         if (json.Message.Contains("uplicate", StringComparison.Ordinal))
         {
-            return Problem.Malformed($"The body gives a field twice{(field is null ? "" : $", near '{field}'")}: give each once, so that there is one meaning.", field);
+            return Problem.Malformed($"The body gives a field twice{(field is null ? "" : $", near '{field}'")}: give each once, so that "
+                + $"there is one meaning.", field);
         }
 
         return field is null
             ? Problem.Malformed("The body must be a JSON object.")
-            : Problem.Malformed($"The value of '{field}' has the wrong form. Money is {{\"currencyCode\": \"USD\", \"units\": \"12\", \"nanos\": 500000000}}; ids are strings.", field);
+            : Problem.Malformed($"The value of '{field}' has the wrong form. Money is {{\"currencyCode\": \"USD\", \"units\": \"12\", "
+                + $"\"nanos\": 500000000}}; ids are strings.", field);
     }
 
     [LoggerMessage(Level = LogLevel.Warning, Message = "Ledger unavailable at {Method} {Path}: {Reason}")]

@@ -14,9 +14,11 @@ internal sealed class WebMetrics
         DotNetStats.Register(Registry);
         RequestSeconds = factory.CreateHistogram("tensormesh_web_request_seconds", "Time from request to answer.",
             ["route", "method", "status"], new HistogramConfiguration { Buckets = Histogram.ExponentialBuckets(0.001, 2, 14) });
-        LedgerUnavailable = factory.CreateCounter("tensormesh_web_ledger_unavailable_total", "Requests answered 503 because Postgres could not be reached.");
+        LedgerUnavailable = factory.CreateCounter("tensormesh_web_ledger_unavailable_total",
+            "Requests answered 503 because Postgres could not be reached.");
         Payments = factory.CreateCounter("tensormesh_web_payments_total", "Attempts to charge a card, by outcome.", ["outcome"]);
-        KeyConflicts = factory.CreateCounter("tensormesh_web_idempotency_conflicts_total", "Requests refused because their idempotency key was used for other content: look into each.");
+        KeyConflicts = factory.CreateCounter("tensormesh_web_idempotency_conflicts_total",
+            "Requests refused because their idempotency key was used for other content: look into each.");
     }
 
     public CollectorRegistry Registry { get; } = Metrics.NewCustomRegistry();
@@ -40,7 +42,8 @@ internal sealed class WebMetrics
             var endpoint = context.Features.Get<IExceptionHandlerFeature>()?.Endpoint ?? context.GetEndpoint();
             var route = (endpoint as RouteEndpoint)?.RoutePattern.RawText ?? "none";
             var method = Methods.Contains(context.Request.Method) ? context.Request.Method : "other";
-            RequestSeconds.WithLabels(route, method, context.Response.StatusCode.ToString(System.Globalization.CultureInfo.InvariantCulture))
+            RequestSeconds.WithLabels(route, method,
+                context.Response.StatusCode.ToString(System.Globalization.CultureInfo.InvariantCulture))
                 .Observe(time.GetElapsedTime(began).TotalSeconds);
         }
     }

@@ -17,7 +17,8 @@ public sealed class AccessTests(WebServer server)
     public async Task Nothing_but_health_and_readiness_answers_without_a_token()
     {
         var routes = server.Services.GetRequiredService<EndpointDataSource>().Endpoints.OfType<RouteEndpoint>()
-            .SelectMany(endpoint => endpoint.Metadata.GetRequiredMetadata<HttpMethodMetadata>().HttpMethods, (endpoint, method) => (Method: method, Pattern: endpoint.RoutePattern.RawText!))
+            .SelectMany(endpoint => endpoint.Metadata.GetRequiredMetadata<HttpMethodMetadata>().HttpMethods, (endpoint, method) =>
+                (Method: method, Pattern: endpoint.RoutePattern.RawText!))
             .ToArray();
         Assert.True(routes.Length >= 15, $"only {routes.Length} routes");
         Assert.All(Open, path => Assert.Contains(("GET", path), routes));
@@ -25,7 +26,8 @@ public sealed class AccessTests(WebServer server)
         var stranger = server.WithToken(null);
         foreach (var (method, pattern) in routes.Where(route => !Open.Contains(route.Pattern)))
         {
-            var path = string.Join('/', pattern.Split('/').Select(part => part.StartsWith('{') ? "x" + part[(part.IndexOf('}', StringComparison.Ordinal) + 1)..] : part));
+            var path = string.Join('/', pattern.Split('/').Select(part =>
+                part.StartsWith('{') ? "x" + part[(part.IndexOf('}', StringComparison.Ordinal) + 1)..] : part));
             var answer = await stranger.SendAsync(new HttpMethod(method), path, method is "POST" or "PUT" ? "{}" : null);
             answer.Problem(HttpStatusCode.Unauthorized, "unauthenticated");
             Assert.Equal("Bearer", answer.Headers.WwwAuthenticate.Single().Scheme);
@@ -116,7 +118,8 @@ public sealed class AccessTests(WebServer server)
     {
         var (mine, theirs) = (await server.OpenAccountAsync(), await server.OpenAccountAsync());
         var user = server.As(mine);
-        Task<Answer> Ask(WebClient client, string account) => client.SendAsync(new HttpMethod(method), Format(path, account), body is null ? null : Format(body, account));
+        Task<Answer> Ask(WebClient client, string account) => client.SendAsync(new HttpMethod(method), Format(path, account),
+            body is null ? null : Format(body, account));
 
         var refused = await Ask(user, theirs);
         refused.Problem(HttpStatusCode.Forbidden, "not-your-account", "userId");
@@ -151,19 +154,24 @@ public sealed class AccessTests(WebServer server)
     public async Task The_token_command_prints_a_token_that_the_server_takes()
     {
         var token = TokenCommand.Run(
-            ["--account", "acme", "--role", "ADMIN", "--lifetime", "8h", $"--Tensormesh:DevelopmentSigningKey={WebServer.SigningKey}"], TimeProvider.System);
+            ["--account", "acme", "--role", "ADMIN", "--lifetime", "8h", $"--Tensormesh:DevelopmentSigningKey={WebServer.SigningKey}"],
+                TimeProvider.System);
         (await server.WithToken(token).GetAsync("/auth/profile")).IsExactly("""{"user":{"id":"acme","userRole":"USER_ROLE_ADMIN"}}""");
     }
 
     [Theory]
     [InlineData("--account", "--role", "USER")]
     [InlineData("--role", "USER")]
+    [InlineData("--account")]
+    [InlineData("--account", "acme", "--lifetme", "8h")]
     [InlineData("--account", "acme", "--role", "ROOT")]
     [InlineData("--account", "acme", "--lifetime", "forever")]
     [InlineData("--account", "acme", "--lifetime", "31d")]
     [InlineData("--account", "acme", "--lifetime", "0h")]
     public void The_token_command_says_what_is_wrong_with_its_arguments(params string[] args) =>
-        Assert.Contains("usage:", Assert.Throws<SettingsException>(() => TokenCommand.Run([.. args, $"--Tensormesh:DevelopmentSigningKey={WebServer.SigningKey}"], TimeProvider.System)).Message, StringComparison.Ordinal);
+        Assert.Contains("usage:", Assert.Throws<SettingsException>(() =>
+            TokenCommand.Run([.. args, $"--Tensormesh:DevelopmentSigningKey={WebServer.SigningKey}"], TimeProvider.System)).Message,
+                StringComparison.Ordinal);
 
     [Theory]
     [InlineData("nobody could sign in", "")]
@@ -176,14 +184,17 @@ public sealed class AccessTests(WebServer server)
     public void A_wrong_setting_stops_the_start_and_says_which(string expected, string settings)
     {
         var configuration = new ConfigurationBuilder().AddInMemoryCollection(
-            settings.Split(';', StringSplitOptions.RemoveEmptyEntries).Select(setting => setting.Split('=', 2)).Select(pair => KeyValuePair.Create(pair[0], (string?)pair[1]))
+            settings.Split(';', StringSplitOptions.RemoveEmptyEntries).Select(setting => setting.Split('=', 2)).Select(pair =>
+                KeyValuePair.Create(pair[0], (string?)pair[1]))
                 .Append(KeyValuePair.Create("ConnectionStrings:Billing", (string?)"Host=db"))).Build();
-        Assert.Contains(expected, Assert.Throws<SettingsException>(() => WebSettings.Read(configuration)).Message, StringComparison.Ordinal);
+        Assert.Contains(expected, Assert.Throws<SettingsException>(() => WebSettings.Read(configuration)).Message,
+            StringComparison.Ordinal);
     }
 
     [Fact]
     public void Without_a_database_the_start_says_which_setting_is_missing() =>
-        Assert.Contains("ConnectionStrings__Billing", Assert.Throws<SettingsException>(() => WebSettings.Read(new ConfigurationBuilder().Build())).Message, StringComparison.Ordinal);
+        Assert.Contains("ConnectionStrings__Billing",
+            Assert.Throws<SettingsException>(() => WebSettings.Read(new ConfigurationBuilder().Build())).Message, StringComparison.Ordinal);
 
     [Fact]
     public async Task A_caller_beyond_the_limit_is_told_when_to_come_back_and_others_are_not_held_up()
@@ -202,5 +213,6 @@ public sealed class AccessTests(WebServer server)
         Assert.All(await Task.WhenAll(Enumerable.Range(0, 10).Select(_ => eager.GetAsync("/healthz"))), answer => answer.Ok());
     }
 
-    private static string Format(string template, string account) => string.Format(System.Globalization.CultureInfo.InvariantCulture, template, account);
+    private static string Format(string template, string account) =>
+        string.Format(System.Globalization.CultureInfo.InvariantCulture, template, account);
 }

@@ -19,8 +19,10 @@ public sealed class CardTests(WebServer server)
         var list = (await customer.GetAsync(Cards)).Ok();
         Assert.Equal(["stripePaymentMethodIds", "paymentMethods"], list.EnumerateObject().Select(member => member.Name));
         var card = Assert.Single(list.GetProperty("paymentMethods").EnumerateArray());
-        Assert.Equal(["stripePaymentMethodId", "type", "brand", "last4", "expMonth", "expYear", "isDefault"], card.EnumerateObject().Select(member => member.Name));
-        Assert.Equal(card.GetProperty("stripePaymentMethodId").GetString(), Assert.Single(list.GetProperty("stripePaymentMethodIds").EnumerateArray()).GetString());
+        Assert.Equal(["stripePaymentMethodId", "type", "brand", "last4", "expMonth", "expYear", "isDefault"],
+            card.EnumerateObject().Select(member => member.Name));
+        Assert.Equal(card.GetProperty("stripePaymentMethodId").GetString(),
+            Assert.Single(list.GetProperty("stripePaymentMethodIds").EnumerateArray()).GetString());
         Assert.Equal("STRIPE_PAYMENT_METHOD_TYPE_CARD", card.GetProperty("type").GetString());
         Assert.Equal("Visa", card.GetProperty("brand").GetString());
         Assert.Matches("^[0-9]{4}$", card.GetProperty("last4").GetString());
@@ -40,7 +42,8 @@ public sealed class CardTests(WebServer server)
         (await customer.DeleteAsync($"{Cards}/pm_card_mastercard")).IsExactly("""{"empty":{}}""");
         Assert.Equal("pm_card_visa", Assert.Single((await customer.GetAsync(Cards)).Ok().GetProperty("stripePaymentMethodIds").EnumerateArray()).GetString());
         (await customer.DeleteAsync($"{Cards}/pm_card_mastercard")).Problem(HttpStatusCode.NotFound, "payment-method-not-attached");
-        (await customer.PostAsync($"{Cards}/pm_card_mastercard:default", null)).Problem(HttpStatusCode.NotFound, "payment-method-not-attached");
+        (await customer.PostAsync($"{Cards}/pm_card_mastercard:default", null)).Problem(HttpStatusCode.NotFound,
+            "payment-method-not-attached");
     }
 
     [Theory]
@@ -156,6 +159,7 @@ public sealed class CardTests(WebServer server)
         (await customer.PostAsync("/v1/billing/stripe/payment-intents", $$"""{"amount":{{amount}}}""")).Problem(HttpStatusCode.BadRequest, "invalid-field", field);
     }
 
-    private static async Task<string?> DefaultAsync(WebClient customer) => (await customer.GetAsync(Cards)).Ok().GetProperty("paymentMethods").EnumerateArray()
+    private static async Task<string?> DefaultAsync(WebClient customer) =>
+        (await customer.GetAsync(Cards)).Ok().GetProperty("paymentMethods").EnumerateArray()
         .Single(card => card.GetProperty("isDefault").GetBoolean()).GetProperty("stripePaymentMethodId").GetString();
 }

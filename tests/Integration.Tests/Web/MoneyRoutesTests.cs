@@ -69,7 +69,8 @@ public sealed class MoneyRoutesTests(WebServer server)
         (await admin.AddBalanceAsync(account, "100")).Ok();
         var product = new GpuProduct($"NVIDIA-H200-{account}");
         var now = TimeProvider.System.GetUtcNow();
-        await server.Services.GetRequiredService<Prices>().PublishAsync("usage-test", new Dictionary<GpuProduct, Money> { [product] = Money.Parse("2.00") }, [], now.AddHours(-2), CancellationToken.None);
+        await server.Services.GetRequiredService<Prices>().PublishAsync("usage-test", new Dictionary<GpuProduct,
+            Money> { [product] = Money.Parse("2.00") }, [], now.AddHours(-2), CancellationToken.None);
         await server.Services.GetRequiredService<RunIntervals>().OpenAsync(
             new RunStart
             {
@@ -140,13 +141,15 @@ public sealed class MoneyRoutesTests(WebServer server)
         Assert.Equal("", page.GetProperty("nextPageToken").GetString());
         var row = Assert.Single(page.GetProperty("transactions").EnumerateArray());
         Assert.Equal(
-            ["transactionId", "stripePaymentIntentId", "paymentMethodId", "createdAt", "amount", "description", "status", "type", "details"],
+            ["transactionId", "stripePaymentIntentId", "paymentMethodId", "createdAt", "amount", "description", "status", "type",
+                "details"],
             row.EnumerateObject().Select(member => member.Name));
         Assert.NotEqual("", row.GetProperty("transactionId").GetString());
         Assert.Equal("", row.GetProperty("stripePaymentIntentId").GetString());
         Assert.Equal("", row.GetProperty("paymentMethodId").GetString());
         Assert.EndsWith("Z", row.GetProperty("createdAt").GetString(), StringComparison.Ordinal);
-        Assert.InRange(row.GetProperty("createdAt").GetDateTimeOffset() - TimeProvider.System.GetUtcNow(), TimeSpan.FromMinutes(-5), TimeSpan.FromMinutes(5));
+        Assert.InRange(row.GetProperty("createdAt").GetDateTimeOffset() - TimeProvider.System.GetUtcNow(), TimeSpan.FromMinutes(-5),
+            TimeSpan.FromMinutes(5));
         Assert.Equal("""{"currencyCode":"USD","units":"4","nanos":0}""", row.GetProperty("amount").GetRawText());
         Assert.Equal("TRANSACTION_STATUS_SUCCEEDED", row.GetProperty("status").GetString());
         Assert.Equal("TRANSACTION_TYPE_CREDIT_GRANT", row.GetProperty("type").GetString());
@@ -159,7 +162,8 @@ public sealed class MoneyRoutesTests(WebServer server)
     {
         var account = await server.OpenAccountAsync();
         var ledger = server.Services.GetRequiredService<Ledger>();
-        Task AddAsync(string key, int units) => ledger.PostAsync(Movements.CreditGrant(new AccountId(account), Money.FromUnits(units), $"{account}/{key}", "ops", key), CancellationToken.None);
+        Task AddAsync(string key, int units) => ledger.PostAsync(Movements.CreditGrant(new AccountId(account), Money.FromUnits(units),
+            $"{account}/{key}", "ops", key), CancellationToken.None);
         for (var i = 1; i <= 250; i++) await AddAsync($"before-{i}", i);
 
         var (seen, token, page) = (new List<long>(), "", 0);
@@ -188,7 +192,8 @@ public sealed class MoneyRoutesTests(WebServer server)
     {
         var account = await server.OpenAccountAsync();
         var ledger = server.Services.GetRequiredService<Ledger>();
-        for (var i = 0; i < 101; i++) await ledger.PostAsync(Movements.CreditGrant(new AccountId(account), Money.FromUnits(1), $"{account}/{i}", "ops", ""), CancellationToken.None);
+        for (var i = 0; i < 101; i++) await ledger.PostAsync(Movements.CreditGrant(new AccountId(account), Money.FromUnits(1),
+            $"{account}/{i}", "ops", ""), CancellationToken.None);
         Assert.Equal(expected, (await server.As(account).GetAsync($"/v1/billing/transactions{query}")).Ok().GetProperty("transactions").GetArrayLength());
     }
 
@@ -206,5 +211,6 @@ public sealed class MoneyRoutesTests(WebServer server)
     private async Task<IReadOnlyList<JsonElement>> AllTransactionsAsync(string account) =>
         [.. (await server.As(account).GetAsync("/v1/billing/transactions?pageSize=100")).Ok().GetProperty("transactions").EnumerateArray()];
 
-    private static long UnitsOf(JsonElement row) => long.Parse(row.GetProperty("amount").GetProperty("units").GetString()!, CultureInfo.InvariantCulture);
+    private static long UnitsOf(JsonElement row) => long.Parse(row.GetProperty("amount").GetProperty("units").GetString()!,
+        CultureInfo.InvariantCulture);
 }

@@ -56,7 +56,8 @@ public sealed class OutageTests(WebServer server) : IClassFixture<WebServer>
         var empty = await server.Postgres.CreateDatabaseAsync("empty", CancellationToken.None);
         var host = await server.StartAnotherAsync($"--ConnectionStrings:Billing={empty}");
         var stranger = server.WithToken(null, host);
-        Assert.Contains("migrat", (await stranger.GetAsync("/readyz")).Problem(HttpStatusCode.ServiceUnavailable, "not-ready"), StringComparison.Ordinal);
+        Assert.Contains("migrat", (await stranger.GetAsync("/readyz")).Problem(HttpStatusCode.ServiceUnavailable, "not-ready"),
+            StringComparison.Ordinal);
         (await stranger.GetAsync("/healthz")).Ok();
     }
 

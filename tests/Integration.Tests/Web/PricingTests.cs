@@ -44,5 +44,6 @@ public sealed class PricingTests(WebServer server) : IClassFixture<WebServer>
     [InlineData("NVIDIA-RTX-A6000", "GPU_TYPE_A6000")]
     [InlineData("Tesla-T4", "GPU_TYPE_T4")]
     [InlineData("NVIDIA-GeForce-RTX-4090", "GPU_TYPE_GEFORCE_RTX_4090")]
-    public void A_product_of_the_node_labels_has_a_type_of_the_public_API(string product, string type) => Assert.Equal(type, GpuTypes.TypeOf(new GpuProduct(product)));
+    public void A_product_of_the_node_labels_has_a_type_of_the_public_API(string product, string type) =>
+        Assert.Equal(type, GpuTypes.TypeOf(new GpuProduct(product)));
 }

@@ -10,7 +10,8 @@ public sealed class ProblemTests(WebServer server)
 
     [Fact]
     public async Task An_unknown_route_is_a_problem() =>
-        Assert.Contains("GET /v1/nothing", (await server.As("acme").GetAsync("/v1/nothing")).Problem(HttpStatusCode.NotFound, "no-such-route"), StringComparison.Ordinal);
+        Assert.Contains("GET /v1/nothing",
+            (await server.As("acme").GetAsync("/v1/nothing")).Problem(HttpStatusCode.NotFound, "no-such-route"), StringComparison.Ordinal);
 
     [Fact]
     public async Task Another_method_is_a_problem_that_names_the_right_one()
@@ -76,7 +77,8 @@ public sealed class ProblemTests(WebServer server)
     {
         var account = await server.OpenAccountAsync();
         var admin = server.As("ops", "ADMIN");
-        (await admin.PostAsync(Add, body.Replace("{0}", account, StringComparison.Ordinal))).Problem(HttpStatusCode.BadRequest, "invalid-field", field);
+        (await admin.PostAsync(Add, body.Replace("{0}", account, StringComparison.Ordinal))).Problem(HttpStatusCode.BadRequest,
+            "invalid-field", field);
         Assert.Equal(0, (await server.As(account).GetAsync("/v1/billing/transactions")).Ok().GetProperty("transactions").GetArrayLength());
     }
 
@@ -101,7 +103,8 @@ public sealed class ProblemTests(WebServer server)
     {
         var account = await server.OpenAccountAsync();
         var sent = key == "201" ? new string('k', 201) : key;
-        (await server.As("ops", "ADMIN").AddBalanceAsync(account, "1", sent)).Problem(HttpStatusCode.BadRequest, "invalid-field", "Idempotency-Key");
+        (await server.As("ops", "ADMIN").AddBalanceAsync(account, "1", sent)).Problem(HttpStatusCode.BadRequest, "invalid-field",
+            "Idempotency-Key");
     }
 
     [Theory]
@@ -112,7 +115,8 @@ public sealed class ProblemTests(WebServer server)
     public async Task A_page_token_that_is_not_ours_is_a_problem(string token)
     {
         var account = await server.OpenAccountAsync();
-        (await server.As(account).GetAsync($"/v1/billing/transactions?pageToken={token}")).Problem(HttpStatusCode.BadRequest, "bad-page-token", "pageToken");
+        (await server.As(account).GetAsync($"/v1/billing/transactions?pageToken={token}")).Problem(HttpStatusCode.BadRequest,
+            "bad-page-token", "pageToken");
     }
 
     [Fact]
@@ -123,7 +127,8 @@ public sealed class ProblemTests(WebServer server)
         for (var i = 0; i < 2; i++) (await admin.AddBalanceAsync(theirs, "1")).Ok();
         var token = (await server.As(theirs).GetAsync("/v1/billing/transactions?pageSize=1")).Ok().GetProperty("nextPageToken").GetString();
         Assert.NotEqual("", token);
-        (await server.As(mine).GetAsync($"/v1/billing/transactions?pageToken={token}")).Problem(HttpStatusCode.BadRequest, "bad-page-token", "pageToken");
+        (await server.As(mine).GetAsync($"/v1/billing/transactions?pageToken={token}")).Problem(HttpStatusCode.BadRequest,
+            "bad-page-token", "pageToken");
     }
 
     [Theory]
@@ -148,7 +153,8 @@ public sealed class ProblemTests(WebServer server)
     [InlineData("POST", "/v1/billing/stripe/customers/payment-methods/pm_card_visa:default")]
     public async Task A_caller_without_an_account_is_told_to_apply_one(string method, string path)
     {
-        var detail = (await server.As("never-declared").SendAsync(new HttpMethod(method), path, null)).Problem(HttpStatusCode.NotFound, "account-unknown");
+        var detail = (await server.As("never-declared").SendAsync(new HttpMethod(method), path, null)).Problem(HttpStatusCode.NotFound,
+            "account-unknown");
         Assert.Contains("BillingAccount", detail, StringComparison.Ordinal);
         Assert.Contains("never-declared", detail, StringComparison.Ordinal);
     }
@@ -158,7 +164,8 @@ public sealed class ProblemTests(WebServer server)
     [InlineData("%00")]
     [InlineData("a%27%3B%20drop%20table")]
     public async Task A_name_that_no_account_can_have_is_unknown_not_an_error(string name) =>
-        (await server.As("ops", "ADMIN").GetAsync($"/v1/billing/balance?userId={name}")).Problem(HttpStatusCode.NotFound, "account-unknown");
+        (await server.As("ops", "ADMIN").GetAsync($"/v1/billing/balance?userId={name}")).Problem(HttpStatusCode.NotFound,
+            "account-unknown");
 
     [Fact]
     public async Task Unknown_fields_are_ignored()

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Net;
 using System.Net.Http.Headers;
 using System.Text;
@@ -23,7 +24,10 @@ public sealed class WebServer : IAsyncLifetime
 {
     public const string SigningKey = "integration-tests-sign-with-this-key-only";
 
+    private static int servers;
+
     private readonly List<WebApplication> extraHosts = [];
+    private string directory = "";
     private int accounts;
 
     public PostgresServer Postgres { get; private set; } = null!;
@@ -34,7 +38,10 @@ public sealed class WebServer : IAsyncLifetime
 
     public async ValueTask InitializeAsync()
     {
-        Postgres = await PostgresServer.StartAsync(Path.Combine(AppContext.BaseDirectory, "postgres-web", Guid.NewGuid().ToString("N")[..8]), CancellationToken.None);
+        // The same few names in each run: what a killed run left running is stopped by the next.
+        directory = Path.Combine(AppContext.BaseDirectory, "postgres-web",
+            Interlocked.Increment(ref servers).ToString(CultureInfo.InvariantCulture));
+        Postgres = await PostgresServer.StartAsync(directory, CancellationToken.None);
         Database = await Postgres.CreateDatabaseAsync("billing", CancellationToken.None);
         Host = await StartAsync("--Tensormesh:MigrateOnStart=true");
     }
@@ -48,6 +55,7 @@ public sealed class WebServer : IAsyncLifetime
         }
 
         await Postgres.DisposeAsync();
+        if (Directory.Exists(directory)) Directory.Delete(directory, recursive: true);
     }
 
     /// <summary>One more server on the same database, with settings of its own.</summary>
@@ -62,7 +70,8 @@ public sealed class WebServer : IAsyncLifetime
     public async Task<string> OpenAccountAsync()
     {
         var account = $"team-{Interlocked.Increment(ref accounts)}-{Guid.NewGuid().ToString("N")[..6]}";
-        await Services.GetRequiredService<Accounts>().DeclareAsync(new AccountId(account), new AccountPolicy(account, null, null, "UTC"), CancellationToken.None);
+        await Services.GetRequiredService<Accounts>().DeclareAsync(new AccountId(account), new AccountPolicy(account, null, null, "UTC"),
+            CancellationToken.None);
         return account;
     }
 
@@ -77,7 +86,9 @@ public sealed class WebServer : IAsyncLifetime
     {
         var host = WebHost.Build(
         [
-            $"--ConnectionStrings:Billing={Database}", $"--Tensormesh:DevelopmentSigningKey={SigningKey}", "--Tensormesh:Urls=http://127.0.0.1:0", .. settings,
+            $"--ConnectionStrings:Billing={Database}", $"--Tensormesh:DevelopmentSigningKey={SigningKey}",
+                "--Tensormesh:Urls=http://127.0.0.1:0",
+            "--Logging:LogLevel:Default=Error", .. settings,
         ]);
         await WebHost.PrepareAsync(host, CancellationToken.None);
         await host.StartAsync();
@@ -98,16 +109,19 @@ public sealed class WebClient(Uri server, string? token)
     public Task<Answer> DeleteAsync(string path) => SendAsync(HttpMethod.Delete, path, null);
 
     /// <param name="json">The body as it is to be sent, be it JSON or not.</param>
-    public Task<Answer> PostAsync(string path, string? json, string? idempotencyKey = null) => SendAsync(HttpMethod.Post, path, json, idempotencyKey);
+    public Task<Answer> PostAsync(string path, string? json, string? idempotencyKey = null) =>
+        SendAsync(HttpMethod.Post, path, json, idempotencyKey);
 
-    public async Task<Answer> SendAsync(HttpMethod method, string path, string? json, string? idempotencyKey = null, string contentType = "application/json")
+    public async Task<Answer> SendAsync(HttpMethod method, string path, string? json, string? idempotencyKey = null,
+        string contentType = "application/json")
     {
         using var request = new HttpRequestMessage(method, server + path.TrimStart('/'));
         if (token is not null) request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", token);
         if (json is not null) request.Content = new StringContent(json, Encoding.UTF8, contentType);
         if (idempotencyKey is not null) request.Headers.TryAddWithoutValidation("Idempotency-Key", idempotencyKey);
         using var response = await Http.SendAsync(request);
-        return new Answer(response.StatusCode, response.Content.Headers.ContentType?.MediaType ?? "", await response.Content.ReadAsStringAsync(), response.Headers);
+        return new Answer(response.StatusCode, response.Content.Headers.ContentType?.MediaType ?? "",
+            await response.Content.ReadAsStringAsync(), response.Headers);
     }
 
     public Task<Answer> AddBalanceAsync(string account, string units, string? idempotencyKey = null) => PostAsync(

@@ -35,12 +35,12 @@ public static class BillingServices
     /// <summary>A pool with bounds: what the connection string does not say is said here.</summary>
     public static NpgsqlDataSource OpenDataSource(string connectionString)
     {
-        var said = new NpgsqlConnectionStringBuilder(connectionString);
         var settings = new NpgsqlConnectionStringBuilder(connectionString);
-        if (!said.ContainsKey("Maximum Pool Size")) settings.MaxPoolSize = MaxPoolSize;
-        if (!said.ContainsKey("Timeout")) settings.Timeout = ConnectTimeoutSeconds;
-        if (!said.ContainsKey("Command Timeout")) settings.CommandTimeout = CommandTimeoutSeconds;
-        if (!said.ContainsKey("Application Name")) settings.ApplicationName = "tensormesh";
+        var said = settings.Keys.ToHashSet(StringComparer.OrdinalIgnoreCase);
+        if (!said.Contains("Maximum Pool Size")) settings.MaxPoolSize = MaxPoolSize;
+        if (!said.Contains("Timeout")) settings.Timeout = ConnectTimeoutSeconds;
+        if (!said.Contains("Command Timeout")) settings.CommandTimeout = CommandTimeoutSeconds;
+        if (!said.Contains("Application Name")) settings.ApplicationName = "tensormesh";
         return NpgsqlDataSource.Create(settings);
     }
 }

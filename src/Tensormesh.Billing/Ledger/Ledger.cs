@@ -23,12 +23,16 @@ public sealed class Ledger(NpgsqlDataSource dataSource)
     {
         try
         {
-            return await Transact.RunAsync(dataSource, async connection =>
+            return await Transact.RetryAsync(async () =>
             {
-                await using var batch = new NpgsqlBatch(connection) { BatchCommands = { Command(movement) } };
+                await using var batch = dataSource.CreateBatch();
+                batch.BatchCommands.Add(Command(movement));
                 await using var reader = await batch.ExecuteReaderAsync(cancellation);
-                return await ReadAsync(reader, cancellation);
-            }, cancellation);
+                var result = await ReadAsync(reader, cancellation);
+                // The commit comes after the row, and what it refuses is seen only by reading on.
+                while (await reader.NextResultAsync(cancellation)) { }
+                return result;
+            });
         }
         catch (PostgresException error) when (SqlStates.Refusal(error.SqlState) is { } reason)
         {

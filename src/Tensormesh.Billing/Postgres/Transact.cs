@@ -7,21 +7,27 @@ internal static class Transact
 {
     private const int Attempts = 5;
 
-    public static async Task<T> RunAsync<T>(NpgsqlDataSource dataSource, Func<NpgsqlConnection, Task<T>> work, CancellationToken cancellation)
+    public static Task<T> RunAsync<T>(NpgsqlDataSource dataSource, Func<NpgsqlConnection, Task<T>> work, CancellationToken cancellation)
+        => RetryAsync(async () =>
+        {
+            await using var connection = await dataSource.OpenConnectionAsync(cancellation);
+            await using var transaction = await connection.BeginTransactionAsync(cancellation);
+            var result = await work(connection);
+            await transaction.CommitAsync(cancellation);
+            return result;
+        });
+
+    /// <summary>Runs again what a deadlock ended. Nothing was written, so the whole of it is done again.</summary>
+    public static async Task<T> RetryAsync<T>(Func<Task<T>> work)
     {
         for (var attempt = 1; ; attempt++)
         {
             try
             {
-                await using var connection = await dataSource.OpenConnectionAsync(cancellation);
-                await using var transaction = await connection.BeginTransactionAsync(cancellation);
-                var result = await work(connection);
-                await transaction.CommitAsync(cancellation);
-                return result;
+                return await work();
             }
             catch (PostgresException error) when (attempt < Attempts && SqlStates.IsRetryable(error.SqlState))
             {
-                // A deadlock's victim. Nothing was written, so the whole of it is done again.
             }
         }
     }

@@ -102,4 +102,4 @@ end $$;
 
 create trigger append_only before update or delete or truncate on ledger_transaction for each statement execute function refuse_change();
 create trigger append_only before update or delete or truncate on ledger_entry for each statement execute function refuse_change();
-create trigger append_only before delete or truncate on ledger_account for each statement execute function refuse_change();
+create trigger append_only before update or delete or truncate on ledger_account for each statement execute function refuse_change();

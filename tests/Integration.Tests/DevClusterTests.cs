@@ -108,6 +108,13 @@ public sealed class DevClusterTests(ClusterFixture fixture)
         Assert.NotNull(pod.Status.StartTime);
     }
 
+    [Fact]
+    public async Task A_hollow_node_never_takes_the_name_of_a_real_one()
+    {
+        NeedsRealNode();
+        await Assert.ThrowsAsync<InvalidOperationException>(() => fixture.Cluster.AddHollowNodeAsync(HollowNodeOptions.H100("gpu-a"), Ended));
+    }
+
     /// <summary>Skips where no real node can be had, and fails where one is promised.</summary>
     private void NeedsRealNode()
     {

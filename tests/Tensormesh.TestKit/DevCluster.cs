@@ -98,8 +98,15 @@ public sealed class DevCluster : IAsyncDisposable
     public HollowNodes Hollow => _hollowNodes.Value;
 
     /// <summary>Adds a hollow node, which is gone when it or the cluster is disposed.</summary>
-    public Task<HollowNode> AddHollowNodeAsync(HollowNodeOptions options, CancellationToken cancellation = default) =>
-        Hollow.AddAsync(options, cancellation);
+    /// <exception cref="InvalidOperationException">The cluster has a node of this name that is not hollow, and it is left alone.</exception>
+    public async Task<HollowNode> AddHollowNodeAsync(HollowNodeOptions options, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        var nodes = await Client.CoreV1.ListNodeAsync(fieldSelector: $"metadata.name={options.Name}", cancellationToken: cancellation);
+        return nodes.Items.Any(node => node.GetLabel(HollowNodes.NodeLabel) is null)
+            ? throw new InvalidOperationException($"The cluster has a node {options.Name} of its own: name the hollow one otherwise.")
+            : await Hollow.AddAsync(options, cancellation);
+    }
 
     /// <summary>
     /// Writes a kubeconfig of any user and groups into the state directory and returns its path. RBAC decides

@@ -120,8 +120,9 @@ internal sealed class ControlPlane : IAsyncDisposable
     {
         var kubeconfig = WriteUserKubeconfig(Path.Combine(_record.Directory, "pki", "controller-manager.conf"), "system:kube-controller-manager");
 
-        // Few workers and a low rate would make it a slow peer to measure against; short node periods make a lost node's tests short.
-        List<string> arguments =
+        // Few workers and a low rate would make it a slow peer to measure against; short node periods make a lost node's tests short
+        // (20 s until it counts as lost, and 30 s more that pods tolerate).
+        _processes.Add(await DevProcess.StartAsync(_record, "kube-controller-manager", _binaries.ControllerManager,
         [
             "--kubeconfig", kubeconfig, "--bind-address", "127.0.0.1", "--secure-port", $"{ControllerManagerPort}",
             "--service-account-private-key-file", Credentials.ServiceAccountKeyFile, "--root-ca-file", Credentials.AuthorityFile,
@@ -129,10 +130,7 @@ internal sealed class ControlPlane : IAsyncDisposable
             "--concurrent-deployment-syncs", "16", "--concurrent-replicaset-syncs", "16", "--concurrent-gc-syncs", "20",
             "--concurrent-namespace-syncs", "10", "--node-monitor-period", "2s", "--node-monitor-grace-period", "20s",
             .. InsecurePortOff(),
-        ];
-        if (_binaries.IsOlderThan(1, 27))
-            arguments.AddRange(["--pod-eviction-timeout", "10s"]);
-        _processes.Add(await DevProcess.StartAsync(_record, "kube-controller-manager", _binaries.ControllerManager, arguments));
+        ]));
     }
 
     private async Task StartSchedulerAsync()
@@ -160,6 +158,7 @@ internal sealed class ControlPlane : IAsyncDisposable
         "--kubelet-client-certificate", Credentials.KubeletClientCertificateFile,
         "--kubelet-client-key", Credentials.KubeletClientKeyFile, "--kubelet-preferred-address-types", "InternalIP",
         "--authorization-mode", "Node,RBAC", "--service-cluster-ip-range", ServiceRange, "--allow-privileged",
+        "--default-not-ready-toleration-seconds", "30", "--default-unreachable-toleration-seconds", "30",
         "--max-requests-inflight", "3000", "--max-mutating-requests-inflight", "1000", "--profiling=false",
     ];
 

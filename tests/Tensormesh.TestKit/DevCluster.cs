@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Security.Cryptography;
 using k8s;
 using k8s.Models;
+using Tensormesh.Resources;
 
 namespace Tensormesh.TestKit;
 
@@ -10,25 +11,28 @@ namespace Tensormesh.TestKit;
 /// owner and gone with it. Or, where TENSORMESH_KUBECONFIG names a cluster, that cluster: nothing is then started
 /// but Postgres, and nothing is deleted that was not made here.
 /// </summary>
-public sealed partial class DevCluster : IAsyncDisposable
+public sealed class DevCluster : IAsyncDisposable
 {
+    /// <summary>An image that real nodes have: a shell with busybox's commands. Without a command it waits, and ends at once when told to.</summary>
+    public const string WorkloadImage = ContainerImages.Workload;
+
     private const int LongestStateDirectory = 60;
 
     private readonly ClusterRecord _record;
     private readonly ControlPlane? _plane;
-    private readonly Action<string> _say;
+    private readonly Lazy<HollowNodes> _hollowNodes;
     private RealNode? _node;
 
-    private DevCluster(ClusterRecord record, ControlPlane? plane, PostgresServer postgres, string kubeconfig, Action<string> say)
+    private DevCluster(ClusterRecord record, ControlPlane? plane, PostgresServer postgres, string kubeconfig)
     {
         _record = record;
         _plane = plane;
         Postgres = postgres;
-        _say = say;
         KubeconfigPath = kubeconfig;
         var configuration = KubernetesClientConfiguration.BuildConfigFromConfigFile(kubeconfig);
         ApiServer = new Uri(configuration.Host);
         Client = new Kubernetes(configuration);
+        _hollowNodes = new(() => HollowNodes.Start(Client));
     }
 
     /// <summary>A kubeconfig file of the administrator.</summary>
@@ -36,6 +40,8 @@ public sealed partial class DevCluster : IAsyncDisposable
 
     public IKubernetes Client { get; }
     public Uri ApiServer { get; }
+
+    /// <summary>A private one, durable as the product's must be; gone with the cluster.</summary>
     public PostgresServer Postgres { get; }
 
     /// <summary>Logs, keys and data of this cluster; deleted with it.</summary>
@@ -72,7 +78,7 @@ public sealed partial class DevCluster : IAsyncDisposable
         try
         {
             return usersOwn is { Length: > 0 }
-                ? await AttachAsync(record, usersOwn, SayTimed, cancellation)
+                ? await AttachAsync(record, options, usersOwn, SayTimed, cancellation)
                 : await StartOwnAsync(record, options, SayTimed, cancellation);
         }
         catch
@@ -81,6 +87,16 @@ public sealed partial class DevCluster : IAsyncDisposable
             throw;
         }
     }
+
+    /// <summary>Takes away what dev clusters whose owner was killed have left on this machine; every start does so too. Returns their ids.</summary>
+    public static Task<IReadOnlyList<string>> SweepAsync(CancellationToken cancellation) => Sweep.DeadOwnersAsync(cancellation);
+
+    /// <summary>The hollow nodes of this cluster, which share one watch; started with the first use.</summary>
+    public HollowNodes Hollow => _hollowNodes.Value;
+
+    /// <summary>Adds a hollow node, which is gone when it or the cluster is disposed.</summary>
+    public Task<HollowNode> AddHollowNodeAsync(HollowNodeOptions options, CancellationToken cancellation = default) =>
+        Hollow.AddAsync(options, cancellation);
 
     /// <summary>
     /// Writes a kubeconfig of any user and groups into the state directory and returns its path. RBAC decides
@@ -107,6 +123,8 @@ public sealed partial class DevCluster : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
+        if (_hollowNodes.IsValueCreated)
+            await Hollow.DisposeAsync();
         Client.Dispose();
         await Task.WhenAll(
             Postgres.DisposeAsync().AsTask(), _node?.DisposeAsync().AsTask() ?? Task.CompletedTask,
@@ -115,12 +133,15 @@ public sealed partial class DevCluster : IAsyncDisposable
     }
 
     private static async Task<DevCluster> AttachAsync(
-        ClusterRecord record, string kubeconfig, Action<string> say, CancellationToken cancellation)
+        ClusterRecord record, DevClusterOptions options, string kubeconfig, Action<string> say, CancellationToken cancellation)
     {
         var postgres = await StartPostgresAsync(record, cancellation);
-        var cluster = new DevCluster(record, plane: null, postgres, kubeconfig, say);
+        var cluster = new DevCluster(record, plane: null, postgres, kubeconfig);
         var version = await cluster.Client.Version.GetCodeAsync(cancellation);
         say($"using the cluster of {kubeconfig}: Kubernetes {version.GitVersion} at {cluster.ApiServer}");
+        var nodes = await cluster.Client.CoreV1.ListNodeAsync(cancellationToken: cancellation);
+        var hasGpus = nodes.Items.Any(node => node.Status.Allocatable?.ContainsKey(WellKnown.GpuResource) == true);
+        await cluster.AddHollowNodesAsync(options, hasGpus ? null : "no node of this cluster has GPUs", say, cancellation);
         return cluster;
     }
 
@@ -129,30 +150,57 @@ public sealed partial class DevCluster : IAsyncDisposable
     {
         var binaries = await ControlPlaneBinaries.ResolveAsync(say, cancellation);
         await Prerequisites.EnsureControlPlaneAsync(binaries.BringsEtcd, say, cancellation);
-        var realNode = options.RealNode && RealNode.WhyNot(binaries) is null;
+        var whyHollow = options.RealNode ? RealNode.WhyNot(binaries) : "no real node was asked for";
+        var realNode = whyHollow is null;
         if (realNode)
             await Prerequisites.EnsureRealNodeAsync(say, cancellation);
-        else if (options.RealNode)
-            say($"gpu-a is hollow: {RealNode.WhyNot(binaries)}");
 
         var network = realNode ? await RealNode.ClaimNetworkAsync(record, cancellation) : NodeNetwork.FindFree();
-        var starting = StartPostgresAsync(record, cancellation);
-        var preparing = realNode ? RealNode.PrepareAsync(record, binaries, network, cancellation) : null;
-        var plane = await ControlPlane.StartAsync(record, binaries, network, realNode, cancellation);
-        say($"control plane ready: {binaries} at {plane.ApiServer}");
-
-        var kubeconfig = plane.WriteAdminKubeconfig(Path.Combine(record.Directory, "admin.kubeconfig"));
-        var cluster = new DevCluster(record, plane, await starting, kubeconfig, say);
-        if (preparing is not null)
+        var plane = new ControlPlane(record, binaries, network, realNode);
+        using var abandoned = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        var postgres = StartPostgresAsync(record, abandoned.Token);
+        var node = realNode ? RealNode.StartAsync(record, binaries, network, plane, abandoned.Token) : null;
+        try
         {
-            cluster._node = await preparing;
-            await cluster._node.JoinAsync(plane, cluster.Client, cancellation);
-            say($"node {RealNode.Name} ready: real containers, {RealNode.GpuCount} mock GPUs");
+            await plane.StartAsync(abandoned.Token);
+            say($"control plane ready: {binaries} at {plane.ApiServer}");
+            var kubeconfig = plane.WriteAdminKubeconfig(Path.Combine(record.Directory, "admin.kubeconfig"));
+            var cluster = new DevCluster(record, plane, await postgres, kubeconfig);
+            if (node is not null)
+            {
+                cluster._node = await node;
+                await cluster._node.JoinAsync(cluster.Client, abandoned.Token);
+                say($"node {RealNode.Name} ready: real containers, {RealNode.GpuCount} mock GPUs");
+            }
+
+            await cluster.WaitForDefaultServiceAccountAsync(abandoned.Token);
+            await cluster.AddHollowNodesAsync(options, whyHollow, say, abandoned.Token);
+            say("controllers and Postgres ready");
+            return cluster;
+        }
+        catch
+        {
+            // The sweep that follows takes away what the record names, so nothing may still be starting.
+            await abandoned.CancelAsync();
+            await Task.WhenAll(postgres, node ?? Task.CompletedTask).ContinueWith(_ => { }, TaskScheduler.Default);
+            throw;
+        }
+    }
+
+    /// <param name="whyHollow">Why gpu-a is not real; null when its GPUs are there already.</param>
+    private async Task AddHollowNodesAsync(DevClusterOptions options, string? whyHollow, Action<string> say, CancellationToken cancellation)
+    {
+        if (whyHollow is not null)
+        {
+            await AddHollowNodeAsync(HollowNodeOptions.H100(RealNode.Name), cancellation);
+            say($"node {RealNode.Name} is hollow, its containers imagined: {whyHollow}");
         }
 
-        await cluster.WaitForDefaultServiceAccountAsync(cancellation);
-        say("controllers and Postgres ready");
-        return cluster;
+        if (options.HollowGpuB)
+        {
+            await AddHollowNodeAsync(HollowNodeOptions.L40S("gpu-b"), cancellation);
+            say("node gpu-b ready: hollow, 4 x NVIDIA-L40S");
+        }
     }
 
     private static Task<PostgresServer> StartPostgresAsync(ClusterRecord record, CancellationToken cancellation) =>

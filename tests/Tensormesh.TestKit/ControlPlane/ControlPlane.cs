@@ -15,7 +15,8 @@ internal sealed class ControlPlane : IAsyncDisposable
 {
     public const string ServiceRange = "10.96.0.0/16";
 
-    private static readonly IPAddress FirstServiceAddress = IPAddress.Parse("10.96.0.1");
+    /// <summary>Where pods find the API server, whatever address it listens on.</summary>
+    public static readonly IPAddress FirstServiceAddress = IPAddress.Parse("10.96.0.1");
     private static readonly TimeSpan StartLimit = TimeSpan.FromSeconds(90);
 
     private readonly ClusterRecord _record;
@@ -27,7 +28,8 @@ internal sealed class ControlPlane : IAsyncDisposable
     private readonly List<DevProcess> _processes = [];
     private DevProcess? _apiServer;
 
-    private ControlPlane(ClusterRecord record, ControlPlaneBinaries binaries, NodeNetwork network, bool realNode)
+    /// <summary>Chooses ports and writes keys; nothing runs yet, but the address and the kubeconfigs are known.</summary>
+    public ControlPlane(ClusterRecord record, ControlPlaneBinaries binaries, NodeNetwork network, bool realNode)
     {
         _record = record;
         _binaries = binaries;
@@ -48,22 +50,11 @@ internal sealed class ControlPlane : IAsyncDisposable
     private int ControllerManagerPort { get; }
     private int SchedulerPort { get; }
 
-    public static async Task<ControlPlane> StartAsync(
-        ClusterRecord record, ControlPlaneBinaries binaries, NodeNetwork network, bool realNode, CancellationToken cancellation)
+    public async Task StartAsync(CancellationToken cancellation)
     {
-        var plane = new ControlPlane(record, binaries, network, realNode);
-        try
-        {
-            await plane.StartEtcdAsync(cancellation);
-            await plane.StartApiServerAsync(cancellation);
-            await Task.WhenAll(plane.StartControllerManagerAsync(), plane.StartSchedulerAsync());
-            return plane;
-        }
-        catch
-        {
-            await plane.DisposeAsync();
-            throw;
-        }
+        await StartEtcdAsync(cancellation);
+        await StartApiServerAsync(cancellation);
+        await Task.WhenAll(StartControllerManagerAsync(), StartSchedulerAsync());
     }
 
     public async Task StartApiServerAsync(CancellationToken cancellation)

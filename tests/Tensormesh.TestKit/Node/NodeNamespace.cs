@@ -61,7 +61,11 @@ internal sealed class NodeNamespace : IAsyncDisposable
         }
     }
 
-    /// <summary>A pair of interfaces: one end here, the other on the host, with routes to the node and its pods.</summary>
+    /// <summary>
+    /// A pair of interfaces: one end here, the other on the host, with routes to the node and its pods. Nothing else can
+    /// be reached, and that is refused at once: a kubelet asks the metadata services of several clouds who it is
+    /// before it starts, and silence would cost it eleven seconds.
+    /// </summary>
     private async Task ConnectAsync(NodeNetwork network, CancellationToken cancellation)
     {
         var host = network.HostInterface;
@@ -72,7 +76,8 @@ internal sealed class NodeNamespace : IAsyncDisposable
         [
             "-c",
             $"ip address add {network.NodeAddress}/32 dev eth0 && ip link set eth0 up && ip route add {network.HostAddress}/32 dev eth0 "
-            + $"&& ip route add default via {network.HostAddress} dev eth0 && echo 1 >/proc/sys/net/ipv4/ip_forward",
+            + $"&& ip route add {ControlPlane.FirstServiceAddress}/32 via {network.HostAddress} dev eth0 && ip route add unreachable default "
+            + "&& echo 1 >/proc/sys/net/ipv4/ip_forward",
         ], cancellation);
         await Command.RunAsync($"ip route add {network.NodeAddress}/32 dev {host} src {network.HostAddress}", cancellation);
         await Command.RunAsync($"ip route add {network.PodRange} via {network.NodeAddress} dev {host} src {network.HostAddress}", cancellation);

@@ -62,23 +62,29 @@ internal sealed class RealNode : IAsyncDisposable
         return network;
     }
 
-    /// <summary>Everything that needs no API server: namespaces, containerd, images. Runs while the control plane starts.</summary>
-    public static async Task<RealNode> PrepareAsync(
-        ClusterRecord record, ControlPlaneBinaries binaries, NodeNetwork network, CancellationToken cancellation)
+    /// <summary>
+    /// Starts everything but kube-proxy. It may run while the API server is still on its way: a kubelet of this version waits five
+    /// seconds for a Docker that is not there before it first asks.
+    /// </summary>
+    public static async Task<RealNode> StartAsync(
+        ClusterRecord record, ControlPlaneBinaries binaries, NodeNetwork network, ControlPlane plane, CancellationToken cancellation)
     {
         var folder = Path.Combine(record.Directory, "node");
         var cgroup = "tensormesh-" + record.Id;
         Directory.CreateDirectory(folder);
         record.SetCgroup(cgroup);
         Cgroups.Create(cgroup);
-        var configuration = new NodeConfiguration(folder, cgroup, network, Path.Combine(record.Directory, "pki", "ca.crt"));
+        var configuration = new NodeConfiguration(folder, cgroup, network, plane.Credentials.AuthorityFile);
         configuration.Write();
+        plane.WriteUserKubeconfig(configuration.KubeletKubeconfig, $"system:node:{Name}", "system:nodes");
+        plane.WriteUserKubeconfig(configuration.ProxyKubeconfig, "system:kube-proxy");
 
         var @namespace = await NodeNamespace.CreateAsync(record, network, folder, binaries.Pause, cancellation);
         var node = new RealNode(record, @namespace, configuration, binaries, network);
         try
         {
             await node.StartContainerdAsync(Path.Combine(folder, "images.tar"), cancellation);
+            await node.StartKubeletAsync();
             return node;
         }
         catch
@@ -88,20 +94,12 @@ internal sealed class RealNode : IAsyncDisposable
         }
     }
 
-    /// <summary>Joins the cluster; returns when the node is Ready and its GPUs can be allocated.</summary>
-    public async Task JoinAsync(ControlPlane plane, IKubernetes client, CancellationToken cancellation)
+    /// <summary>Returns when the node is Ready and its GPUs can be allocated.</summary>
+    public async Task JoinAsync(IKubernetes client, CancellationToken cancellation)
     {
-        plane.WriteUserKubeconfig(_configuration.KubeletKubeconfig, $"system:node:{Name}", "system:nodes");
-        plane.WriteUserKubeconfig(_configuration.ProxyKubeconfig, "system:kube-proxy");
-        var kubelet = await _namespace.StartAsync("kubelet", _binaries.Kubelet, KubeletArguments());
-        _processes.Add(kubelet);
-        _processes.Add(await _namespace.StartAsync("kube-proxy", _binaries.Proxy, ["--config", _configuration.ProxyFile]));
-        _processes.Add(await _namespace.StartAsync("mock-device-plugin", DotnetHost(),
-        [
-            DevicePlugin()!, "--plugin-dir", "/var/lib/kubelet/device-plugins", "--resource", "nvidia.com/gpu",
-            "--count", $"{GpuCount}", "--product", GpuProduct, "--node", Name,
-        ]));
-        await kubelet.WaitUntilAsync("a Ready node with GPUs", stop => HasGpusAsync(client, stop), StartLimit, cancellation);
+        var proxy = await _namespace.StartAsync("kube-proxy", _binaries.Proxy, ["--config", _configuration.ProxyFile]);
+        _processes.Add(proxy);
+        await proxy.WaitUntilAsync($"part of a Ready node with {GpuCount} GPUs", stop => HasGpusAsync(client, stop), StartLimit, cancellation);
     }
 
     /// <summary>Throws with the log's end when one of the node's programs has died on its own.</summary>
@@ -129,6 +127,16 @@ internal sealed class RealNode : IAsyncDisposable
         await _namespace.RunAsync(
             "ctr", ["--address", _configuration.ContainerdSocket, "--namespace", "k8s.io", "images", "import", archive], cancellation);
         File.Delete(archive);
+    }
+
+    private async Task StartKubeletAsync()
+    {
+        _processes.Add(await _namespace.StartAsync("kubelet", _binaries.Kubelet, KubeletArguments()));
+        _processes.Add(await _namespace.StartAsync("mock-device-plugin", DotnetHost(),
+        [
+            DevicePlugin()!, "--plugin-dir", "/var/lib/kubelet/device-plugins", "--resource", "nvidia.com/gpu",
+            "--count", $"{GpuCount}", "--product", GpuProduct, "--node", Name,
+        ]));
     }
 
     private List<string> KubeletArguments()

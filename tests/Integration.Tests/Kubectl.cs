@@ -1,0 +1,22 @@
+using System.Diagnostics;
+
+namespace Tensormesh.Integration.Tests;
+
+/// <summary>The kubectl that a user has, against the dev cluster.</summary>
+internal static class Kubectl
+{
+    /// <summary>Returns what it printed; any other exit than 0 fails the test with it.</summary>
+    public static async Task<string> RunAsync(string kubeconfig, params string[] arguments)
+    {
+        var start = new ProcessStartInfo("kubectl", ["--kubeconfig", kubeconfig, .. arguments])
+        {
+            RedirectStandardOutput = true, RedirectStandardError = true,
+        };
+        using var process = Process.Start(start)!;
+        var output = process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
+        var errors = process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
+        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
+        Assert.True(process.ExitCode == 0, $"kubectl {string.Join(' ', arguments)} exited with {process.ExitCode}: {await errors}");
+        return await output;
+    }
+}

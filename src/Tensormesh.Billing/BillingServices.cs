@@ -1,12 +1,46 @@
 using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.DependencyInjection.Extensions;
+using Npgsql;
 
 namespace Tensormesh.Billing;
 
 /// <summary>The only registration file.</summary>
 public static class BillingServices
 {
+    private const int MaxPoolSize = 40;
+    private const int ConnectTimeoutSeconds = 5;
+    private const int CommandTimeoutSeconds = 30;
+
     /// <summary>
     /// Registers the data source (pooled, bounded), every service of this project, the sandbox payment provider and TimeProvider.System where none is registered.
     /// </summary>
-    public static IServiceCollection AddBilling(this IServiceCollection services, string connectionString) => throw new NotImplementedException();
+    public static IServiceCollection AddBilling(this IServiceCollection services, string connectionString)
+    {
+        services.TryAddSingleton(TimeProvider.System);
+        services.TryAddSingleton<IPaymentProvider, SandboxPaymentProvider>();
+        services.AddSingleton(_ => OpenDataSource(connectionString));
+        services.AddSingleton<Accounts>();
+        services.AddSingleton<Holds>();
+        services.AddSingleton<Ledger>();
+        services.AddSingleton<Meter>();
+        services.AddSingleton<Prices>();
+        services.AddSingleton<RunIntervals>();
+        services.AddSingleton<Transactions>();
+        services.AddSingleton<Spending>();
+        services.AddSingleton<PaymentMethods>();
+        services.AddSingleton<TopUps>();
+        return services;
+    }
+
+    /// <summary>A pool with bounds: what the connection string does not say is said here.</summary>
+    public static NpgsqlDataSource OpenDataSource(string connectionString)
+    {
+        var settings = new NpgsqlConnectionStringBuilder(connectionString);
+        var said = settings.Keys.ToHashSet(StringComparer.OrdinalIgnoreCase);
+        if (!said.Contains("Maximum Pool Size")) settings.MaxPoolSize = MaxPoolSize;
+        if (!said.Contains("Timeout")) settings.Timeout = ConnectTimeoutSeconds;
+        if (!said.Contains("Command Timeout")) settings.CommandTimeout = CommandTimeoutSeconds;
+        if (!said.Contains("Application Name")) settings.ApplicationName = "tensormesh";
+        return NpgsqlDataSource.Create(settings);
+    }
 }

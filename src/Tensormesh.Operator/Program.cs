@@ -1,1 +1,107 @@
-Console.WriteLine("tensormesh-operator");
+using k8s;
+using k8s.Models;
+using Prometheus;
+using Tensormesh.Billing;
+using Tensormesh.Operator;
+using Tensormesh.Operator.Admission;
+using Tensormesh.Operator.Metering;
+using Tensormesh.Operator.Reconciling;
+using Tensormesh.Operator.Telemetry;
+using Tensormesh.Operator.Watching;
+using Tensormesh.Resources;
+
+var builder = WebApplication.CreateSlimBuilder(args);
+builder.Logging.ClearProviders().AddSimpleConsole(console =>
+{
+    console.SingleLine = true;
+    console.TimestampFormat = "HH:mm:ss.fff ";
+    console.UseUtcTimestamp = true;
+});
+builder.Logging.AddFilter("Microsoft.AspNetCore", LogLevel.Warning);
+
+var options = builder.Configuration.GetSection("Tensormesh").Get<OperatorOptions>() ?? new OperatorOptions();
+var connection = builder.Configuration.GetConnectionString("Billing")
+    ?? throw new InvalidOperationException("ConnectionStrings:Billing is not set: it names the ledger's Postgres database");
+
+builder.Services.AddSingleton(options);
+builder.Services.AddSingleton(options.Credit);
+builder.Services.AddSingleton(TimeProvider.System);
+builder.Services.AddBilling(connection);
+
+// The cluster, as seen from here.
+builder.Services.AddSingleton(_ => new Kubernetes(options.Kubeconfig is { Length: > 0 } file
+    ? KubernetesClientConfiguration.BuildConfigFromConfigFile(file)
+    : KubernetesClientConfiguration.InClusterConfig()));
+builder.Services.AddSingleton<IKubernetes>(services => services.GetRequiredService<Kubernetes>());
+builder.Services.AddSingleton<KubernetesStream>();
+builder.Services.AddSingleton(new InformerOptions());
+AddInformer<GpuDeployment>(ResourcePath.GpuDeployments);
+AddInformer<BillingAccount>(ResourcePath.BillingAccounts);
+AddInformer<PriceBook>(ResourcePath.PriceBooks);
+AddInformer<V1Deployment>(ResourcePath.Deployments);
+AddInformer<V1Pod>(ResourcePath.Pods);
+AddInformer<V1Node>(ResourcePath.Nodes);
+AddInformer<V1Namespace>(ResourcePath.Namespaces);
+builder.Services.AddSingleton<ClusterView>();
+builder.Services.AddSingleton(new LeaseOptions { Namespace = options.Namespace });
+builder.Services.AddSingleton<LeaderLease>();
+builder.Services.AddSingleton<StandingListener>();
+
+// The loop: observe, decide, act, report.
+builder.Services.AddSingleton<PodDrift>();
+builder.Services.AddSingleton<PriceList>();
+builder.Services.AddSingleton<Observer>();
+builder.Services.AddSingleton<Applier>();
+builder.Services.AddSingleton<EventRecorder>();
+builder.Services.AddSingleton<StatusReporter>();
+builder.Services.AddSingleton<GpuDeploymentReconciler>();
+builder.Services.AddSingleton<BillingAccountReconciler>();
+builder.Services.AddSingleton<PriceBookReconciler>();
+builder.Services.AddSingleton<MeteringClock>();
+builder.Services.AddSingleton<Controller>();
+builder.Services.AddHostedService(services => services.GetRequiredService<Controller>());
+
+// What the platform team sees.
+builder.Services.AddSingleton(Metrics.NewCustomRegistry());
+builder.Services.AddSingleton<OperatorMetrics>();
+builder.Services.AddSingleton<Readiness>();
+
+var webhook = options.WebhookAddress.Length > 0;
+if (webhook)
+{
+    builder.Services.AddSingleton(services => WebhookIdentity.Create(WebhookRegistration.Hosts(options.WebhookAddress), services.GetRequiredService<TimeProvider>().GetUtcNow()));
+    builder.Services.AddSingleton<AdmissionWebhook>();
+    builder.Services.AddHostedService<WebhookRegistration>();
+}
+
+builder.WebHost.UseKestrelHttpsConfiguration();
+builder.WebHost.ConfigureKestrel((_, kestrel) =>
+{
+    var metrics = new Uri(options.MetricsUrl);
+    kestrel.Listen(System.Net.IPAddress.Parse(metrics.Host), metrics.Port);
+    if (!webhook) return;
+    var url = new Uri(options.WebhookUrl);
+    kestrel.Listen(System.Net.IPAddress.Parse(url.Host), url.Port, listen => listen.UseHttps(kestrel.ApplicationServices.GetRequiredService<WebhookIdentity>().Server));
+});
+
+var app = builder.Build();
+app.MapMetrics("/metrics", app.Services.GetRequiredService<CollectorRegistry>());
+app.MapGet("/healthz", () => "ok");
+app.MapGet("/readyz", (Readiness readiness) => readiness.Problem() is { } problem ? Results.Text(problem + "\n", statusCode: 503) : Results.Text("ok\n"));
+if (webhook)
+{
+    app.MapPost(AdmissionWebhook.Path, async (HttpRequest http, AdmissionWebhook gate) =>
+    {
+        var review = await http.ReadFromJsonAsync<AdmissionReview>(http.HttpContext.RequestAborted);
+        if (review?.Request is null) return Results.BadRequest("an AdmissionReview with a request is expected");
+        return Results.Json(new AdmissionReview { Response = await gate.ReviewAsync(review.Request, http.HttpContext.RequestAborted) });
+    });
+}
+
+await app.RunAsync();
+
+void AddInformer<T>(ResourcePath path)
+    where T : class, IKubernetesObject<V1ObjectMeta>
+    => builder.Services.AddSingleton(services => new Informer<T>(
+        services.GetRequiredService<KubernetesStream>(), path, services.GetRequiredService<InformerOptions>(), services.GetRequiredService<OperatorMetrics>(),
+        services.GetRequiredService<TimeProvider>(), services.GetRequiredService<ILogger<Informer<T>>>()));

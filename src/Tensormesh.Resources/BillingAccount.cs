@@ -1,11 +1,22 @@
+using System.ComponentModel;
+using System.ComponentModel.DataAnnotations;
 using System.Text.Json.Serialization;
 using k8s;
 using k8s.Models;
 
 namespace Tensormesh.Resources;
 
-/// <summary>An account that pays in advance: its policy, and its standing for people to read. Money itself lives in the ledger only.</summary>
 [KubernetesEntity(Group = WellKnown.Group, ApiVersion = WellKnown.Version, Kind = KubeKind, PluralName = PluralName)]
+[CustomResource("billingaccount", "ba")]
+[Description("An account that pays in advance: its policy, and its standing for people to read. " +
+    "A namespace names the account that pays for it in its label tensormesh.ai/account. Money itself lives in the ledger only.")]
+[Column("BALANCE", ".status.balance")]
+[Column("HELD", ".status.held")]
+[Column("BURN/H", ".status.burnPerHour")]
+[Column("RUNWAY", ".status.runway")]
+[Column("CARD", ".status.card")]
+[Column("AGE", ".metadata.creationTimestamp", Type = "date")]
+[Rule("size(self.metadata.name) <= 63", Messages.AccountNameIsLong)]
 public sealed class BillingAccount : IKubernetesObject<V1ObjectMeta>, ISpec<BillingAccountSpec>, IStatus<BillingAccountStatus?>
 {
     public const string KubeKind = "BillingAccount";
@@ -14,32 +25,55 @@ public sealed class BillingAccount : IKubernetesObject<V1ObjectMeta>, ISpec<Bill
     [JsonPropertyName("apiVersion")] public string ApiVersion { get; set; } = WellKnown.ApiVersion;
     [JsonPropertyName("kind")] public string Kind { get; set; } = KubeKind;
     [JsonPropertyName("metadata")] public V1ObjectMeta Metadata { get; set; } = new();
+
+    [Description("The account's policy.")]
     [JsonPropertyName("spec")] public BillingAccountSpec Spec { get; set; } = new();
+
+    [Description("The account's standing, as of the last settlement or change. Written by the operator.")]
     [JsonPropertyName("status")] public BillingAccountStatus? Status { get; set; }
 }
 
 public sealed class BillingAccountSpec
 {
+    [Description("What people call the account; its name when absent.")]
+    [MaxLength(Formats.DisplayNameMaxLength)]
     [JsonPropertyName("displayName")] public string? DisplayName { get; set; }
-    /// <summary>Dollars, a decimal string: an Event and a metric tell when the balance falls below.</summary>
+
+    [Description("Dollars, a decimal in quotes such as \"50.00\": an Event and a metric tell when the balance falls below.")]
+    [MaxLength(Formats.DollarsMaxLength), RegularExpression(Formats.Dollars)]
     [JsonPropertyName("lowBalanceAlert")] public string? LowBalanceAlert { get; set; }
-    /// <summary>How long running work goes on after the last valid card is gone: a Go duration such as 24h or 90m.</summary>
+
+    [Description("How long running work goes on after the last valid card is gone: a duration such as 24h, 90m or 1h30m.")]
+    [DefaultValue(Defaulting.CardGracePeriod), MaxLength(Formats.DurationMaxLength), RegularExpression(Formats.Duration)]
     [JsonPropertyName("cardGracePeriod")] public string? CardGracePeriod { get; set; }
-    /// <summary>IANA time zone of its calendar days and months.</summary>
+
+    [Description("IANA time zone of the account's calendar days and months, such as Europe/Berlin.")]
+    [DefaultValue(Defaulting.TimeZone), MaxLength(Formats.TimeZoneMaxLength), RegularExpression(Formats.TimeZone)]
     [JsonPropertyName("timeZone")] public string? TimeZone { get; set; }
 }
 
 public sealed class BillingAccountStatus
 {
+    [Description("The metadata.generation that this status is about.")]
     [JsonPropertyName("observedGeneration")] public long? ObservedGeneration { get; set; }
-    /// <summary>Dollars left after everything accrued.</summary>
+
+    [Description("Dollars left after everything accrued: a decimal.")]
     [JsonPropertyName("balance")] public string? Balance { get; set; }
-    /// <summary>Dollars set aside for admitted deployments.</summary>
+
+    [Description("Dollars set aside for admitted deployments: a decimal.")]
     [JsonPropertyName("held")] public string? Held { get; set; }
+
+    [Description("Dollars an hour that everything running costs: a decimal.")]
     [JsonPropertyName("burnPerHour")] public string? BurnPerHour { get; set; }
-    /// <summary>Time until the balance is used up at the present burn, such as 3d4h.</summary>
+
+    [Description("Time until the balance is used up at the present burn, such as 3d4h.")]
     [JsonPropertyName("runway")] public string? Runway { get; set; }
-    /// <summary>Valid, Expired or Missing.</summary>
+
+    [Description("Whether a card that can be charged is on file: Valid, Expired or Missing.")]
+    [AllowedValues("Valid", "Expired", "Missing")]
     [JsonPropertyName("card")] public string? Card { get; set; }
+
+    [Description("Ready is True when the account is known to the ledger.")]
+    [ListKey("type")]
     [JsonPropertyName("conditions")] public IList<V1Condition>? Conditions { get; set; }
 }

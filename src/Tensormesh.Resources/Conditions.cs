@@ -27,6 +27,8 @@ public static class ConditionReasons
     public const string InvalidSpec = "InvalidSpec";
     public const string LedgerUnavailable = "LedgerUnavailable";
     public const string NotSuspended = "NotSuspended";
+    public const string NotStalled = "NotStalled";
+    public const string NameTaken = "NameTaken";
     public const string Idle = "Idle";
     public const string Declared = "Declared";
     public const string Published = "Published";

@@ -35,6 +35,9 @@ public sealed class DevCluster : IAsyncDisposable
         _hollowNodes = new(() => HollowNodes.Start(Client));
     }
 
+    /// <summary>For whatever else is started for this cluster: it is swept with it.</summary>
+    internal ClusterRecord Record => _record;
+
     /// <summary>A kubeconfig file of the administrator.</summary>
     public string KubeconfigPath { get; }
 

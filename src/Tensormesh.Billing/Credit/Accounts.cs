@@ -1,4 +1,5 @@
 using Npgsql;
+using NpgsqlTypes;
 
 namespace Tensormesh.Billing;
 
@@ -8,13 +9,59 @@ public sealed class Accounts(NpgsqlDataSource dataSource)
     private readonly NpgsqlDataSource dataSource = dataSource;
 
     /// <summary>Opens the account if new, and records its policy. Called for every BillingAccount; idempotent.</summary>
-    public Task DeclareAsync(AccountId account, AccountPolicy policy, CancellationToken cancellation) => throw new NotImplementedException();
+    /// <exception cref="ArgumentException">The time zone is not known to Postgres.</exception>
+    public async Task DeclareAsync(AccountId account, AccountPolicy policy, CancellationToken cancellation)
+    {
+        try
+        {
+            await Transact.RunAsync(dataSource, async connection =>
+            {
+                await using var batch = new NpgsqlBatch(connection)
+                {
+                    BatchCommands =
+                    {
+                        // Refuses a time zone that does not exist, which every later report would fail on.
+                        Transact.Command("select now() at time zone $1", Transact.Value(policy.TimeZone)),
+                        Transact.Command(
+                            SqlText.DeclareAccount,
+                            Transact.Value(account.Value),
+                            Transact.Value(policy.DisplayName),
+                            Transact.Value(policy.LowBalanceAlert?.Nanos, NpgsqlDbType.Bigint),
+                            Transact.Value((long?)policy.CardGracePeriod?.TotalSeconds, NpgsqlDbType.Bigint),
+                            Transact.Value(policy.TimeZone)),
+                    },
+                };
+                return await batch.ExecuteNonQueryAsync(cancellation);
+            }, cancellation);
+        }
+        catch (PostgresException error) when (error.SqlState == PostgresErrorCodes.InvalidParameterValue)
+        {
+            throw new ArgumentException($"account {account}: '{policy.TimeZone}' is not a time zone: use a name such as Europe/Berlin", nameof(policy), error);
+        }
+    }
 
     /// <summary>One round trip. Null when the ledger knows no such account.</summary>
-    public Task<Standing?> ReadStandingAsync(AccountId account, CancellationToken cancellation) => throw new NotImplementedException();
+    public async Task<Standing?> ReadStandingAsync(AccountId account, CancellationToken cancellation)
+        => (await ReadAsync(account, null, cancellation))?.Account;
 
     /// <summary>One round trip. Null when the ledger knows no such account.</summary>
-    public Task<DeploymentStanding?> ReadStandingAsync(AccountId account, DeploymentId deployment, CancellationToken cancellation) => throw new NotImplementedException();
+    public Task<DeploymentStanding?> ReadStandingAsync(AccountId account, DeploymentId deployment, CancellationToken cancellation)
+        => ReadAsync(account, deployment, cancellation);
 
-    public Task<IReadOnlyList<AccountId>> ListAsync(CancellationToken cancellation) => throw new NotImplementedException();
+    public async Task<IReadOnlyList<AccountId>> ListAsync(CancellationToken cancellation)
+    {
+        await using var command = dataSource.CreateCommand("select id from account order by id");
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        var accounts = new List<AccountId>();
+        while (await reader.ReadAsync(cancellation)) accounts.Add(new(reader.GetString(0)));
+        return accounts;
+    }
+
+    private async Task<DeploymentStanding?> ReadAsync(AccountId account, DeploymentId? deployment, CancellationToken cancellation)
+    {
+        await using var batch = dataSource.CreateBatch();
+        batch.BatchCommands.Add(StandingReader.Command(account, deployment));
+        await using var reader = await batch.ExecuteReaderAsync(cancellation);
+        return await StandingReader.ReadAsync(reader, account, deployment ?? default, cancellation);
+    }
 }

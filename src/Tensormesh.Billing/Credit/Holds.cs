@@ -12,8 +12,78 @@ public sealed class Holds(NpgsqlDataSource dataSource)
     /// many GPUs is left as it is, or shrunk with a smaller request; a larger request takes a hold for the difference. Idempotent.
     /// </summary>
     /// <returns>The verdict of <see cref="BillingGate.EvaluateStart"/> under the lock; on Admit the hold is in place.</returns>
-    public Task<Verdict> PlaceAsync(LaunchRequest request, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation) => throw new NotImplementedException();
+    public Task<Verdict> PlaceAsync(LaunchRequest request, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation)
+    {
+        var at = now.ToLedgerTime();
+        if (request.Account is not { } account) return Task.FromResult(BillingGate.EvaluateStart(request, null, policy, at));
+        return Transact.RunAsync(dataSource, async connection =>
+        {
+            var standing = await LockAndReadAsync(connection, account, request.Deployment, cancellation);
+            var verdict = BillingGate.EvaluateStart(request, standing, policy, at);
+            if (verdict is Verdict.Admit) await SetAsync(connection, HoldFor(request, standing!, policy, at), cancellation);
+            return verdict;
+        }, cancellation);
+    }
 
     /// <summary>Gives back what is left. Idempotent. Does not stop charging of pods that still run.</summary>
-    public Task ReleaseAsync(DeploymentId deployment, CancellationToken cancellation) => throw new NotImplementedException();
+    public async Task ReleaseAsync(DeploymentId deployment, CancellationToken cancellation)
+    {
+        await using var command = dataSource.CreateCommand(
+            """
+            with released as (delete from credit_hold where deployment = $1 returning account)
+            select pg_notify('tensormesh_standing', account) from released
+            """);
+        command.Parameters.Add(Transact.Value(deployment.Value));
+        await command.ExecuteNonQueryAsync(cancellation);
+    }
+
+    /// <summary>The hold that an admitted request ends with.</summary>
+    internal static CreditHold HoldFor(LaunchRequest request, DeploymentStanding standing, CreditPolicy policy, DateTimeOffset now)
+    {
+        var full = BillingGate.HoldAmount(request.PerGpuHour ?? Money.Zero, request.Gpus, policy);
+        var product = request.Product ?? standing.Hold?.Product ?? new GpuProduct("");
+        var placed = new CreditHold(
+            request.Deployment, standing.Account.Account, product, request.Gpus, request.PerGpuHour ?? Money.Zero,
+            full + standing.Account.Accrued(request.Deployment, now), now);
+        if (standing.Hold is not { } hold || (hold.Product != product && request.Gpus > 0)) return placed;
+
+        placed = placed with { PlacedAt = hold.PlacedAt, PerGpuHour = hold.PerGpuHour };
+        return request.Gpus.CompareTo(hold.Gpus) switch
+        {
+            > 0 => placed with
+            {
+                PerGpuHour = request.PerGpuHour ?? Money.Zero,
+                Remaining = hold.Remaining + BillingGate.HoldAmount(request.PerGpuHour ?? Money.Zero, request.Gpus - hold.Gpus, policy),
+            },
+            < 0 => placed with { Remaining = Money.Min(hold.Remaining, BillingGate.HoldAmount(hold.PerGpuHour, request.Gpus, policy)) },
+            _ => hold,
+        };
+    }
+
+    private static async Task<DeploymentStanding?> LockAndReadAsync(NpgsqlConnection connection, AccountId account, DeploymentId deployment, CancellationToken cancellation)
+    {
+        await using var batch = new NpgsqlBatch(connection)
+        {
+            BatchCommands = { Ledger.LockCommand([Movements.Customer(account)]), StandingReader.Command(account, deployment) },
+        };
+        await using var reader = await batch.ExecuteReaderAsync(cancellation);
+        await reader.NextResultAsync(cancellation);
+        return await StandingReader.ReadAsync(reader, account, deployment, cancellation);
+    }
+
+    private static async Task SetAsync(NpgsqlConnection connection, CreditHold hold, CancellationToken cancellation)
+    {
+        await using var batch = new NpgsqlBatch(connection)
+        {
+            BatchCommands =
+            {
+                Transact.Command(
+                    SqlText.PlaceHold,
+                    Transact.Value(hold.Deployment.Value), Transact.Value(hold.Account.Value), Transact.Value(hold.Product.Name), Transact.Value(hold.Gpus),
+                    Transact.Value(hold.PerGpuHour.Nanos), Transact.Value(hold.Remaining.Nanos), Transact.Value(hold.PlacedAt)),
+                StandingChannel.Notify(hold.Account),
+            },
+        };
+        await batch.ExecuteNonQueryAsync(cancellation);
+    }
 }

@@ -33,32 +33,52 @@ public sealed record Standing
     public required IReadOnlyList<AccruingInterval> Intervals { get; init; }
     public required IReadOnlyList<CreditHold> Holds { get; init; }
 
-    public Money Accrued(DateTimeOffset t) => throw new NotImplementedException();
-    public Money Accrued(DeploymentId deployment, DateTimeOffset t) => throw new NotImplementedException();
+    /// <summary>Cost since the last settlement, over everything that accrues.</summary>
+    public Money Accrued(DateTimeOffset t) => Intervals.Aggregate(Money.Zero, (sum, interval) => sum + interval.Accrued(t));
+
+    public Money Accrued(DeploymentId deployment, DateTimeOffset t)
+        => Intervals.Where(interval => interval.Deployment == deployment).Aggregate(Money.Zero, (sum, interval) => sum + interval.Accrued(t));
 
     /// <summary>The sum over holds of what is left of each: remaining less its deployment's own accrued cost, at least zero.</summary>
-    public Money Held(DateTimeOffset t) => throw new NotImplementedException();
+    public Money Held(DateTimeOffset t)
+    {
+        var accrued = Intervals.ToLookup(interval => interval.Deployment);
+        return Holds.Aggregate(Money.Zero, (sum, hold) =>
+            sum + Money.Max(Money.Zero, hold.Remaining - accrued[hold.Deployment].Aggregate(Money.Zero, (own, interval) => own + interval.Accrued(t))));
+    }
+
+    /// <summary>What is left of one deployment's hold; zero when it has none.</summary>
+    public Money Held(DeploymentId deployment, DateTimeOffset t) => Holds.FirstOrDefault(hold => hold.Deployment == deployment) is { } own
+        ? Money.Max(Money.Zero, own.Remaining - Accrued(deployment, t))
+        : Money.Zero;
+
+    /// <summary>The ledger's balance less what has accrued since: what is there to spend or hold. Negative only before a late suspension.</summary>
+    public Money Balance(DateTimeOffset t) => Posted - Accrued(t);
 
     /// <summary>Posted less accrued less held: what a new deployment may claim. Can be negative.</summary>
-    public Money Available(DateTimeOffset t) => throw new NotImplementedException();
+    public Money Available(DateTimeOffset t) => Balance(t) - Held(t);
 
-    public Money BurnPerHour => throw new NotImplementedException();
+    /// <summary>Cost per hour of everything that accrues.</summary>
+    public Money BurnPerHour => Intervals.Aggregate(Money.Zero, (sum, interval) => sum + interval.BurnPerHour);
 
     /// <summary>
     /// The last microsecond at which accrued cost is still covered by the balance; charging stops there, so a balance never
-    /// goes below zero. Null when nothing accrues. In the past when the balance was already used up.
+    /// goes below zero. Null when nothing accrues (or the balance outlasts the calendar). In the past when the balance was already used up.
+    /// Computed at each call: keep the answer where it is needed twice.
     /// </summary>
-    public DateTimeOffset? ExhaustsAt => throw new NotImplementedException();
+    public DateTimeOffset? ExhaustsAt => Exhaustion.LastCovered(Intervals, Posted);
 
     /// <summary>True from <see cref="ExhaustsAt"/> on, and when nothing is left without anything accruing.</summary>
-    public bool IsExhausted(DateTimeOffset t) => throw new NotImplementedException();
+    public bool IsExhausted(DateTimeOffset t) => ExhaustsAt is { } end ? t >= end : Posted <= Money.Zero;
 
     /// <summary>Time until exhaustion; null when nothing accrues; zero when exhausted.</summary>
-    public TimeSpan? Runway(DateTimeOffset t) => throw new NotImplementedException();
+    public TimeSpan? Runway(DateTimeOffset t) => ExhaustsAt is { } end ? (end > t ? end - t : TimeSpan.Zero) : null;
 
-    /// <summary>When what runs must stop for want of a valid card: the loss of the last valid card plus the grace period. Null while one is valid and unexpiring
-    /// in the sense that no expiry lies ahead is impossible (cards expire): it is always the coming or past instant; null only when the account never had a card.</summary>
-    public DateTimeOffset? CardGraceEndsAt(CreditPolicy policy) => throw new NotImplementedException();
+    /// <summary>
+    /// When what runs must stop for want of a valid card: the loss of the last valid card plus the grace period. Cards expire, so
+    /// there always is such an instant, ahead or past; null only when the account never had a card.
+    /// </summary>
+    public DateTimeOffset? CardGraceEndsAt(CreditPolicy policy) => Cards.InvalidFrom + (Policy.CardGracePeriod ?? policy.CardGracePeriod);
 }
 
 /// <summary>An account's standing, and one deployment in it.</summary>
@@ -68,6 +88,10 @@ public sealed record DeploymentStanding(Standing Account, DeploymentId Deploymen
 {
     public Money CostToDate(DateTimeOffset t) => SettledCost + Account.Accrued(Deployment, t);
 
-    /// <summary>The last microsecond at which the deployment's cost is within <paramref name="budget"/>; null when nothing of it accrues.</summary>
-    public DateTimeOffset? BudgetExhaustsAt(Money budget) => throw new NotImplementedException();
+    /// <summary>
+    /// The last microsecond at which the deployment's cost is within <paramref name="budget"/>; null when nothing of it accrues. Never
+    /// before what is settled, so that a budget lowered below what was spent stops the deployment and takes nothing back.
+    /// </summary>
+    public DateTimeOffset? BudgetExhaustsAt(Money budget)
+        => Exhaustion.LastCovered(Account.Intervals.Where(interval => interval.Deployment == Deployment), budget - SettledCost);
 }

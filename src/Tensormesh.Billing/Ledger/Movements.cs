@@ -1,14 +1,146 @@
+using System.Globalization;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+
 namespace Tensormesh.Billing;
 
+/// <summary>The ways that money moves. The names are stored and shown.</summary>
+public enum MovementType
+{
+    /// <summary>cash:{provider} to the customer.</summary>
+    TopUp,
+    /// <summary>expense:credit_grants to the customer.</summary>
+    CreditGrant,
+    /// <summary>The customer to revenue:gpu, for one window of one run interval.</summary>
+    GpuUsage,
+    /// <summary>revenue:gpu back to the customer: the pod had ended before what was settled.</summary>
+    GpuUsageCorrection,
+    /// <summary>expense:uncollected to revenue:gpu: work that an outage let run past zero. Never touches the customer.</summary>
+    Uncollected,
+}
+
+/// <summary>One side of a movement. Positive is a credit, negative a debit.</summary>
+internal sealed record Entry(string LedgerAccount, Money Amount, string Currency = Money.Currency);
+
 /// <summary>One way that money moves: a type, an idempotency key that is its meaning, and entries that sum to zero.</summary>
-public sealed record Movement;
+public sealed record Movement
+{
+    internal Movement() { }
+
+    public required MovementType Type { get; init; }
+
+    /// <summary>The same key with the same type and entries is posted once; with others it is refused.</summary>
+    public required string Key { get; init; }
+
+    internal IReadOnlyList<Entry> Entries { get; init; } = [];
+
+    /// <summary>When it took effect; null: when it is posted. Not part of what is compared when the key comes again.</summary>
+    public DateTimeOffset? EffectiveAt { get; init; }
+
+    public required string Description { get; init; }
+
+    /// <summary>A JSON object, kept with the transaction.</summary>
+    public string Details { get; init; } = "{}";
+}
 
 /// <summary>Every way that money moves. Nothing posts outside this set.</summary>
 public static class Movements
 {
     /// <summary>Money in from a payment; the key is <c>topup/{provider}/{paymentIntentId}</c>.</summary>
-    public static Movement TopUp(AccountId account, Money amount, string provider, string paymentIntentId, string paymentMethodId) => throw new NotImplementedException();
+    /// <exception cref="ArgumentOutOfRangeException">The amount is not above zero.</exception>
+    public static Movement TopUp(AccountId account, Money amount, string provider, string paymentIntentId, string paymentMethodId) => new()
+    {
+        Type = MovementType.TopUp,
+        Key = $"topup/{provider}/{paymentIntentId}",
+        Entries = Transfer($"cash:{provider}", Customer(account), amount),
+        Description = "Balance added",
+        Details = new JsonObject { ["provider"] = provider, ["paymentIntentId"] = paymentIntentId, ["paymentMethodId"] = paymentMethodId }.ToJsonString(),
+    };
 
     /// <summary>Credit that a platform operator adds; <paramref name="by"/> and <paramref name="reason"/> are kept with it.</summary>
-    public static Movement CreditGrant(AccountId account, Money amount, string key, string by, string reason) => throw new NotImplementedException();
+    /// <param name="key">The caller's own idempotency key; it is posted as <c>grant/{account}/{key}</c>.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The amount is not above zero.</exception>
+    public static Movement CreditGrant(AccountId account, Money amount, string key, string by, string reason) => new()
+    {
+        Type = MovementType.CreditGrant,
+        Key = $"grant/{account}/{key}",
+        Entries = Transfer("expense:credit_grants", Customer(account), amount),
+        Description = "Credit granted",
+        Details = new JsonObject { ["by"] = by, ["reason"] = reason }.ToJsonString(),
+    };
+
+    /// <summary>What one pod's GPUs cost from where it was settled to <paramref name="windowEnd"/>.</summary>
+    internal static Movement GpuUsage(Run run, DateTimeOffset windowEnd, Money amount) => new()
+    {
+        Type = MovementType.GpuUsage,
+        Key = $"gpu/{run.Deployment}/{run.Pod}/{Key(windowEnd)}",
+        Entries = Transfer(Customer(run.Account), "revenue:gpu", amount),
+        EffectiveAt = windowEnd,
+        Description = $"{run.Gpus} x {run.Product} at {run.PerGpuHour} per GPU-hour, {Seconds(windowEnd - run.SettledUntil)} s ({run.Namespace}/{run.DeploymentName})",
+        Details = Describe(run, run.SettledUntil, windowEnd).ToJsonString(),
+    };
+
+    /// <summary>What was charged for one pod past its end. One per pod, because a pod ends once.</summary>
+    internal static Movement GpuUsageCorrection(Run run, DateTimeOffset end, Money amount) => new()
+    {
+        Type = MovementType.GpuUsageCorrection,
+        Key = $"gpu-correction/{run.Deployment}/{run.Pod}",
+        Entries = Transfer("revenue:gpu", Customer(run.Account), amount),
+        EffectiveAt = end,
+        Description = $"Correction: {run.Gpus} x {run.Product} ended {Seconds(run.SettledUntil - end)} s before what was charged ({run.Namespace}/{run.DeploymentName})",
+        Details = Describe(run, end, run.SettledUntil).ToJsonString(),
+    };
+
+    /// <param name="subject">The account, deployment or pod that it is about: part of the key.</param>
+    /// <param name="lost">Each run with what nobody pays for it.</param>
+    internal static Movement Uncollected(AccountId account, string subject, DateTimeOffset from, DateTimeOffset to, IReadOnlyList<(Run Run, Money Amount)> lost) => new()
+    {
+        Type = MovementType.Uncollected,
+        Key = $"uncollected/{subject}/{Key(from)}/{Key(to)}",
+        Entries = Transfer("expense:uncollected", "revenue:gpu", lost.Aggregate(Money.Zero, (sum, one) => sum + one.Amount)),
+        EffectiveAt = to,
+        Description = $"Uncollected from account {account}: work ran {Seconds(to - from)} s past the end of its balance",
+        Details = new JsonObject
+        {
+            ["account"] = account.Value,
+            ["windowStart"] = Stamp(from),
+            ["windowEnd"] = Stamp(to),
+            ["pods"] = new JsonArray([.. lost.Select(one =>
+            {
+                var pod = Describe(one.Run, from, to);
+                pod["amountNanos"] = one.Amount.Nanos;
+                return (JsonNode)pod;
+            })]),
+        }.ToJsonString(),
+    };
+
+    internal static string Customer(AccountId account) => $"customer:{account.Value}";
+
+    private static Entry[] Transfer(string from, string to, Money amount)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(amount.Nanos, 0, nameof(amount));
+        return [new(from, -amount), new(to, amount)];
+    }
+
+    private static JsonObject Describe(Run run, DateTimeOffset from, DateTimeOffset to) => new()
+    {
+        ["deployment"] = run.Deployment.ToString(),
+        ["deploymentName"] = run.DeploymentName,
+        ["namespace"] = run.Namespace,
+        ["pod"] = run.Pod.ToString(),
+        ["podName"] = run.PodName,
+        ["node"] = run.Node,
+        ["product"] = run.Product.Name,
+        ["gpus"] = run.Gpus,
+        ["windowStart"] = Stamp(from),
+        ["windowEnd"] = Stamp(to),
+        ["priceVersion"] = run.PriceVersion.Value,
+        ["perGpuHourNanos"] = run.PerGpuHour.Nanos,
+    };
+
+    private static string Key(DateTimeOffset time) => time.ToString("yyyyMMdd'T'HHmmss.ffffff'Z'", CultureInfo.InvariantCulture);
+
+    private static string Stamp(DateTimeOffset time) => time.ToString("yyyy-MM-dd'T'HH:mm:ss.ffffff'Z'", CultureInfo.InvariantCulture);
+
+    private static string Seconds(TimeSpan span) => ((decimal)span.Ticks / TimeSpan.TicksPerSecond).ToString("0.######", CultureInfo.InvariantCulture);
 }

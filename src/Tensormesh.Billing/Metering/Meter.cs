@@ -20,14 +20,87 @@ public sealed class Meter(NpgsqlDataSource dataSource)
     private readonly NpgsqlDataSource dataSource = dataSource;
 
     /// <summary>Posts every open interval of the account up to <paramref name="until"/> (never past its end, its charge-until or the balance). Idempotent.</summary>
-    public Task<Settlement> SettleAsync(AccountId account, DateTimeOffset until, CancellationToken cancellation) => throw new NotImplementedException();
+    public Task<Settlement> SettleAsync(AccountId account, DateTimeOffset until, CancellationToken cancellation)
+        => Transact.RunAsync(dataSource, async connection =>
+        {
+            if (await LockedAccount.LockAsync(connection, account, pod: null, cancellation) is not { } locked) return Settlement.Nothing;
+            var end = until.ToLedgerTime();
+            if (locked.ExhaustsAt is { } exhausted) end = Instants.Earlier(end, exhausted);
+            foreach (var run in locked.Accruing.Where(run => run.SettledUntil < end).ToList()) locked.Settle(run, end);
+            await locked.WriteAsync(cancellation);
+            return locked.Settled;
+        }, cancellation);
 
     /// <summary>
     /// If the account is exhausted at <paramref name="now"/>: stops charging every open interval at the exact instant of exhaustion, settles to it, releases
     /// every hold, and writes off what ran later than the policy's tolerance. Null when the account is not exhausted. Idempotent.
     /// </summary>
-    public Task<Suspension?> SuspendIfExhaustedAsync(AccountId account, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation) => throw new NotImplementedException();
+    public Task<Suspension?> SuspendIfExhaustedAsync(AccountId account, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation)
+        => Transact.RunAsync(dataSource, async connection =>
+        {
+            if (await LockedAccount.LockAsync(connection, account, pod: null, cancellation) is not { } locked) return null;
+            var at = now.ToLedgerTime();
+            if (locked.ExhaustsAt is { } exhausted)
+            {
+                if (exhausted > at) return null;
+                at = exhausted;
+            }
+            else if (locked.Posted > Money.Zero || locked.Holds.Values.All(price => price == Money.Zero))
+            {
+                return null;
+            }
+
+            var suspension = locked.SuspendExhausted(at, now.ToLedgerTime(), policy);
+            await locked.WriteAsync(cancellation);
+            return suspension;
+        }, cancellation);
 
     /// <summary>Stops charging one deployment at <paramref name="at"/>, settles to it and releases its hold (no card, budget spent, moved to another account). Idempotent.</summary>
-    public Task<Suspension> SuspendAsync(DeploymentId deployment, DateTimeOffset at, CancellationToken cancellation) => throw new NotImplementedException();
+    public Task<Suspension> SuspendAsync(DeploymentId deployment, DateTimeOffset at, CancellationToken cancellation)
+        => SuspendAsync(deployment, at, "Suspended", new CreditPolicy(), at, cancellation);
+
+    /// <summary>
+    /// The same, with the reason for the record. What ran between <paramref name="at"/> and <paramref name="now"/> is written off when that is longer than the policy's
+    /// tolerance. Charging never stops before what is settled, nor goes on past the end of the balance.
+    /// </summary>
+    public Task<Suspension> SuspendAsync(
+        DeploymentId deployment, DateTimeOffset at, string reason, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation)
+        => Transact.RunAsync(dataSource, async connection =>
+        {
+            var result = new Suspension(at.ToLedgerTime(), Money.Zero, []);
+            var accounts = await AccountsOfAsync(connection, deployment, cancellation);
+            if (accounts.Count == 0) return result;
+
+            string[] all = ["expense:uncollected", "revenue:gpu", .. accounts.Select(Movements.Customer)];
+            foreach (var account in accounts)
+            {
+                if (await LockedAccount.LockAsync(connection, account, pod: null, cancellation, accounts.Count > 1 ? all : null) is not { } locked) continue;
+                var stop = locked.ExhaustsAt is { } exhausted ? Instants.Earlier(at.ToLedgerTime(), exhausted) : at.ToLedgerTime();
+                var one = locked.Suspend(
+                    [.. locked.Accruing.Where(run => run.Deployment == deployment)],
+                    locked.Holds.ContainsKey(deployment) ? [deployment] : [],
+                    stop, Instants.Later(now.ToLedgerTime(), stop), reason, policy, deployment);
+                await locked.WriteAsync(cancellation);
+                result = new(Instants.Earlier(result.At, one.At), result.Uncollected + one.Uncollected, [.. result.Deployments, .. one.Deployments]);
+            }
+
+            return result;
+        }, cancellation);
+
+    /// <summary>Accounts that pay for the deployment now: more than one only while it moves between them.</summary>
+    private static async Task<List<AccountId>> AccountsOfAsync(NpgsqlConnection connection, DeploymentId deployment, CancellationToken cancellation)
+    {
+        await using var command = new NpgsqlCommand(
+            """
+            select account from run_interval where deployment = $1 and ended_at is null and charge_until is null
+            union select account from credit_hold where deployment = $1 order by 1
+            """, connection)
+        {
+            Parameters = { new() { Value = deployment.Value } },
+        };
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        var accounts = new List<AccountId>();
+        while (await reader.ReadAsync(cancellation)) accounts.Add(new(reader.GetString(0)));
+        return accounts;
+    }
 }

@@ -52,6 +52,14 @@ public readonly record struct Money(long Nanos) : IComparable<Money>
     public static Money Min(Money left, Money right) => left <= right ? left : right;
     public static Money Max(Money left, Money right) => left >= right ? left : right;
 
+    /// <summary>Rounded up to a whole cent: an amount that, once added, surely suffices.</summary>
+    public Money CeilingToCent()
+    {
+        const long cent = NanosPerUnit / 100;
+        var rest = Nanos % cent;
+        return rest == 0 ? this : new(checked(Nanos - rest + (Nanos > 0 ? cent : 0)));
+    }
+
     public int CompareTo(Money other) => Nanos.CompareTo(other.Nanos);
 
     /// <summary>The exact amount as a decimal string with at least two fractional digits: <c>2.50</c>, <c>0.000000070</c> as <c>0.00000007</c>.</summary>

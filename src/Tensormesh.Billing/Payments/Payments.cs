@@ -1,5 +1,3 @@
-using Npgsql;
-
 namespace Tensormesh.Billing;
 
 /// <summary>A card as the payment company describes it.</summary>
@@ -21,23 +19,4 @@ public interface IPaymentProvider
     Task<ProviderCard?> FindCardAsync(string paymentMethodId, CancellationToken cancellation);
     /// <param name="idempotencyKey">The same key charges once.</param>
     Task<PaymentOutcome> ChargeAsync(AccountId account, string paymentMethodId, Money amount, string idempotencyKey, CancellationToken cancellation);
-}
-
-public enum AttachResult { Attached, AlreadyAttached, AccountMissing, UnknownPaymentMethod, CardExpired, CardDeclined }
-
-public enum DetachResult { Detached, NotAttached, AccountMissing }
-
-/// <summary>Cards on file.</summary>
-public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider provider, TimeProvider time)
-{
-    private readonly NpgsqlDataSource dataSource = dataSource;
-    private readonly IPaymentProvider provider = provider;
-    private readonly TimeProvider time = time;
-
-    /// <summary>Null when there is no such account.</summary>
-    public Task<IReadOnlyList<Card>?> ListAsync(AccountId account, CancellationToken cancellation) => throw new NotImplementedException();
-    public Task<AttachResult> AttachAsync(AccountId account, string paymentMethodId, CancellationToken cancellation) => throw new NotImplementedException();
-    public Task<DetachResult> DetachAsync(AccountId account, string paymentMethodId, CancellationToken cancellation) => throw new NotImplementedException();
-    /// <summary>False when it is not attached.</summary>
-    public Task<bool> MakeDefaultAsync(AccountId account, string paymentMethodId, CancellationToken cancellation) => throw new NotImplementedException();
 }

@@ -1,4 +1,5 @@
 using Npgsql;
+using NpgsqlTypes;
 
 namespace Tensormesh.Billing;
 
@@ -20,12 +21,138 @@ public sealed class Prices(NpgsqlDataSource dataSource)
     /// <summary>
     /// Makes the given set the prices in force from <paramref name="effectiveAt"/>: unchanged ones keep their version, changed and new
     /// ones get a new version, those absent are withdrawn (nothing new starts on them; what runs keeps its price).
-    /// Idempotent. <paramref name="book"/> names the PriceBook for the record.
+    /// Idempotent. <paramref name="book"/> names the PriceBook for the record. An empty set withdraws everything that the book names.
     /// </summary>
-    /// <returns>The versions written by this call; empty when nothing changed.</returns>
+    /// <param name="effectiveAt">Now, as the caller sees it: not in the future. A run already settled past it takes the new price from there.</param>
+    /// <returns>The versions written by this call, withdrawals included; empty when nothing changed.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">A price is negative.</exception>
     public Task<IReadOnlyList<PriceVersionId>> PublishAsync(
         string book, IReadOnlyDictionary<GpuProduct, Money> gpuPerHour, IReadOnlyList<TokenPrice> tokens, DateTimeOffset effectiveAt, CancellationToken cancellation)
-        => throw new NotImplementedException();
+    {
+        var wanted = gpuPerHour.Select(price => new Item("gpu", price.Key.Name, price.Value.Nanos, null, null, null))
+            .Concat(tokens.Select(price => new Item("token", price.Model, null, price.InputPerMillion.Nanos, price.OutputPerMillion.Nanos, price.CachedPerMillion.Nanos)))
+            .ToDictionary(item => (item.Kind, item.Name));
+        foreach (var item in wanted.Values)
+        {
+            ArgumentOutOfRangeException.ThrowIfNegative(Math.Min(item.PerGpuHour ?? 0, Math.Min(item.Input ?? 0, Math.Min(item.Output ?? 0, item.Cached ?? 0))), item.Name);
+        }
 
-    public Task<IReadOnlyDictionary<GpuProduct, GpuPrice>> CurrentAsync(CancellationToken cancellation) => throw new NotImplementedException();
+        return Transact.RunAsync<IReadOnlyList<PriceVersionId>>(dataSource, async connection =>
+        {
+            var newest = await LockAndReadNewestAsync(connection, book, cancellation);
+            var changed = wanted.Values.Where(item => newest.GetValueOrDefault((item.Kind, item.Name)).Item != item)
+                .Concat(newest.Values.Where(row => !row.Item.IsWithdrawn && !wanted.ContainsKey((row.Item.Kind, row.Item.Name)))
+                    .Select(row => new Item(row.Item.Kind, row.Item.Name, null, null, null, null)))
+                .ToList();
+
+            var written = new List<PriceVersionId>();
+            foreach (var item in changed)
+            {
+                // A clock that stepped back must not put a newer version before an older one.
+                var from = effectiveAt.ToLedgerTime();
+                if (newest.TryGetValue((item.Kind, item.Name), out var last)) from = Instants.Later(from, last.EffectiveAt);
+                var version = await InsertAsync(connection, book, item, from, cancellation);
+                written.Add(version);
+                if (item.PerGpuHour is { } perGpuHour) await RepriceAsync(connection, new(item.Name), version, new(perGpuHour), from, cancellation);
+            }
+
+            return written;
+        }, cancellation);
+    }
+
+    /// <summary>What a GPU-hour costs now. Withdrawn products are not in it.</summary>
+    public async Task<IReadOnlyDictionary<GpuProduct, GpuPrice>> CurrentAsync(CancellationToken cancellation)
+    {
+        await using var command = dataSource.CreateCommand(SqlText.CurrentPrices);
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        var prices = new Dictionary<GpuProduct, GpuPrice>();
+        while (await reader.ReadAsync(cancellation))
+        {
+            var product = new GpuProduct(reader.GetString(1));
+            prices[product] = new(new(reader.GetInt64(0)), product, new(reader.GetInt64(2)), reader.GetFieldValue<DateTimeOffset>(3));
+        }
+
+        return prices;
+    }
+
+    private static async Task<Dictionary<(string Kind, string Name), (Item Item, DateTimeOffset EffectiveAt)>> LockAndReadNewestAsync(
+        NpgsqlConnection connection, string book, CancellationToken cancellation)
+    {
+        await using var batch = new NpgsqlBatch(connection)
+        {
+            BatchCommands =
+            {
+                Transact.Command(PriceHistory.LockExclusive),
+                Transact.Command(
+                    """
+                    select distinct on (kind, item) kind, item, per_gpu_hour_nanos, input_per_million_nanos, output_per_million_nanos, cached_per_million_nanos, effective_at
+                    from price_version where book = $1 order by kind, item, effective_at desc, id desc
+                    """, Transact.Value(book)),
+            },
+        };
+        await using var reader = await batch.ExecuteReaderAsync(cancellation);
+        await reader.NextResultAsync(cancellation);
+        var newest = new Dictionary<(string, string), (Item, DateTimeOffset)>();
+        while (await reader.ReadAsync(cancellation))
+        {
+            long? Nanos(int ordinal) => reader.IsDBNull(ordinal) ? null : reader.GetInt64(ordinal);
+            var item = new Item(reader.GetString(0), reader.GetString(1), Nanos(2), Nanos(3), Nanos(4), Nanos(5));
+            newest[(item.Kind, item.Name)] = (item, reader.GetFieldValue<DateTimeOffset>(6));
+        }
+
+        return newest;
+    }
+
+    private static async Task<PriceVersionId> InsertAsync(NpgsqlConnection connection, string book, Item item, DateTimeOffset effectiveAt, CancellationToken cancellation)
+    {
+        await using var command = new NpgsqlCommand(
+            """
+            insert into price_version (book, kind, item, withdrawn, per_gpu_hour_nanos, input_per_million_nanos, output_per_million_nanos, cached_per_million_nanos, effective_at)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning id
+            """, connection)
+        {
+            Parameters =
+            {
+                Transact.Value(book), Transact.Value(item.Kind), Transact.Value(item.Name), Transact.Value(item.IsWithdrawn),
+                Transact.Value(item.PerGpuHour, NpgsqlDbType.Bigint), Transact.Value(item.Input, NpgsqlDbType.Bigint),
+                Transact.Value(item.Output, NpgsqlDbType.Bigint), Transact.Value(item.Cached, NpgsqlDbType.Bigint), Transact.Value(effectiveAt),
+            },
+        };
+        return new((long)(await command.ExecuteScalarAsync(cancellation))!);
+    }
+
+    /// <summary>Every running interval of the product goes over to the new price, account by account, each under its lock.</summary>
+    private static async Task RepriceAsync(
+        NpgsqlConnection connection, GpuProduct product, PriceVersionId version, Money perGpuHour, DateTimeOffset change, CancellationToken cancellation)
+    {
+        var accounts = new List<AccountId>();
+        await using (var command = new NpgsqlCommand(
+            "select distinct account from run_interval where product = $1 and ended_at is null and charge_until is null order by 1", connection)
+            { Parameters = { new() { Value = product.Name } } })
+        await using (var reader = await command.ExecuteReaderAsync(cancellation))
+        {
+            while (await reader.ReadAsync(cancellation)) accounts.Add(new(reader.GetString(0)));
+        }
+
+        string[] all = ["expense:uncollected", "revenue:gpu", .. accounts.Select(Movements.Customer)];
+        foreach (var account in accounts)
+        {
+            if (await LockedAccount.LockAsync(connection, account, pod: null, cancellation, all) is not { } locked) continue;
+            if (locked.ExhaustsAt is { } exhausted && exhausted < change)
+            {
+                // The balance ran out at the old price, and nobody has seen it yet: the new price has nothing left to apply to.
+                locked.SuspendExhausted(exhausted, change, new CreditPolicy());
+            }
+
+            foreach (var run in locked.Accruing.Where(run => run.Product == product).ToList()) locked.Reprice(run, version, perGpuHour, change);
+            locked.Also(StandingChannel.Notify(account));
+            await locked.WriteAsync(cancellation);
+        }
+    }
+
+    /// <summary>What a book says of a product or model; all null: withdrawn.</summary>
+    private readonly record struct Item(string Kind, string Name, long? PerGpuHour, long? Input, long? Output, long? Cached)
+    {
+        public bool IsWithdrawn => PerGpuHour is null && Input is null;
+    }
 }

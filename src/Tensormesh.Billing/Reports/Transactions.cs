@@ -1,4 +1,5 @@
 using Npgsql;
+using NpgsqlTypes;
 
 namespace Tensormesh.Billing;
 
@@ -15,5 +16,24 @@ public sealed class Transactions(NpgsqlDataSource dataSource)
 
     /// <param name="before">Only transactions with a position below this; null for the newest page.</param>
     /// <param name="limit">1 to 1000.</param>
-    public Task<IReadOnlyList<AccountTransaction>> ListAsync(AccountId account, long? before, int limit, CancellationToken cancellation) => throw new NotImplementedException();
+    /// <returns>Empty for an account that the ledger does not know.</returns>
+    public async Task<IReadOnlyList<AccountTransaction>> ListAsync(AccountId account, long? before, int limit, CancellationToken cancellation)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(limit, 1);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(limit, 1000);
+        await using var command = dataSource.CreateCommand(SqlText.ListTransactions);
+        command.Parameters.Add(Transact.Value(Movements.Customer(account)));
+        command.Parameters.Add(Transact.Value(before, NpgsqlDbType.Bigint));
+        command.Parameters.Add(Transact.Value(limit));
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        var transactions = new List<AccountTransaction>();
+        while (await reader.ReadAsync(cancellation))
+        {
+            transactions.Add(new(
+                reader.GetString(0), reader.GetInt64(1), reader.GetString(2), new Money(reader.GetInt64(3)), reader.GetString(4), reader.GetFieldValue<DateTimeOffset>(5),
+                reader.IsDBNull(6) ? null : reader.GetString(6), reader.IsDBNull(7) ? null : reader.GetString(7), reader.GetString(8)));
+        }
+
+        return transactions;
+    }
 }

@@ -1,4 +1,5 @@
 using Npgsql;
+using NpgsqlTypes;
 
 namespace Tensormesh.Billing;
 
@@ -27,18 +28,147 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
     private readonly NpgsqlDataSource dataSource = dataSource;
 
     /// <summary>Records the start at the price in force at <see cref="RunStart.StartedAt"/>. Idempotent by pod: the first start recorded stays.</summary>
+    /// <remarks>A start that is reported after a price change is charged at each price for its time.</remarks>
     /// <returns>False when the interval was already recorded.</returns>
-    public Task<bool> OpenAsync(RunStart start, CancellationToken cancellation) => throw new NotImplementedException();
+    /// <exception cref="InvalidOperationException">The product never had a price, or the ledger knows no such account.</exception>
+    public Task<bool> OpenAsync(RunStart start, CancellationToken cancellation)
+        => Transact.RunAsync(dataSource, async connection =>
+        {
+            var prices = await LockAndReadPricesAsync(connection, start.Product, cancellation);
+            var startedAt = start.StartedAt.ToLedgerTime();
+            var price = PriceHistory.InForce(prices, startedAt)
+                ?? throw new InvalidOperationException($"pod {start.Namespace}/{start.PodName} holds {start.Gpus} x {start.Product}, for which no PriceBook ever named a price");
+            var locked = await LockedAccount.LockAsync(connection, start.Account, pod: null, cancellation)
+                ?? throw new InvalidOperationException($"pod {start.Namespace}/{start.PodName} runs for account {start.Account}, which the ledger does not know");
+
+            var run = Begin(start, startedAt, price);
+            if (!await InsertAsync(connection, run, cancellation)) return false;
+            locked.Add(run);
+            foreach (var change in PriceHistory.ChangesAfter(prices, price, startedAt))
+            {
+                if (locked.ExhaustsAt is { } exhausted && exhausted < change.EffectiveAt)
+                {
+                    locked.SuspendExhausted(exhausted, change.EffectiveAt, new CreditPolicy());
+                    break;
+                }
+
+                locked.Reprice(locked.Find(run.Pod)!, change.Version, change.PerGpuHour!.Value, change.EffectiveAt);
+            }
+
+            locked.Also(StandingChannel.Notify(start.Account));
+            await locked.WriteAsync(cancellation);
+            return true;
+        }, cancellation);
 
     /// <summary>
     /// Records the end and settles the interval to it, in one SQL transaction; when settlement had run past it, the difference goes back
     /// as a correction. Idempotent: the first end recorded stays. Unknown pods are ignored.
     /// </summary>
     /// <returns>True when this call ended the interval.</returns>
-    public Task<bool> CloseAsync(PodId pod, DateTimeOffset endedAt, CancellationToken cancellation) => throw new NotImplementedException();
+    public Task<bool> CloseAsync(PodId pod, DateTimeOffset endedAt, CancellationToken cancellation)
+        => CloseAsync(pod, endedAt, new CreditPolicy(), cancellation);
 
-    public Task<IReadOnlyList<OpenRun>> ListOpenAsync(DeploymentId deployment, CancellationToken cancellation) => throw new NotImplementedException();
+    /// <summary>
+    /// The same. If the balance had run out before the end, charging stops where it did, and the rest is written off when it is longer than
+    /// the policy's tolerance.
+    /// </summary>
+    public Task<bool> CloseAsync(PodId pod, DateTimeOffset endedAt, CreditPolicy policy, CancellationToken cancellation)
+        => Transact.RunAsync(dataSource, async connection =>
+        {
+            if (await ReadAccountAsync(connection, pod, cancellation) is not { } account) return false;
+            var locked = await LockedAccount.LockAsync(connection, account, pod, cancellation);
+            if (locked?.Find(pod) is not { EndedAt: null } run) return false;
+            var end = Instants.Later(endedAt.ToLedgerTime(), run.StartedAt);
+            var totals = end < run.SettledUntil ? await ReadTotalsAsync(connection, pod, cancellation) : [];
+            locked.Close(run, end, totals, policy);
+            locked.Also(StandingChannel.Notify(account));
+            await locked.WriteAsync(cancellation);
+            return true;
+        }, cancellation);
+
+    public Task<IReadOnlyList<OpenRun>> ListOpenAsync(DeploymentId deployment, CancellationToken cancellation) => ListAsync(deployment, cancellation);
 
     /// <summary>All open runs of all deployments: for the sweep that compares them with the cluster's truth.</summary>
-    public Task<IReadOnlyList<OpenRun>> ListOpenAsync(CancellationToken cancellation) => throw new NotImplementedException();
+    public Task<IReadOnlyList<OpenRun>> ListOpenAsync(CancellationToken cancellation) => ListAsync(null, cancellation);
+
+    private async Task<IReadOnlyList<OpenRun>> ListAsync(DeploymentId? deployment, CancellationToken cancellation)
+    {
+        await using var command = dataSource.CreateCommand(
+            """
+            select pod, deployment, account, started_at, charge_until from run_interval
+            where ended_at is null and ($1 is null or deployment = $1) order by started_at, pod
+            """);
+        command.Parameters.Add(Transact.Value(deployment?.Value, NpgsqlDbType.Uuid));
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        var runs = new List<OpenRun>();
+        while (await reader.ReadAsync(cancellation))
+        {
+            runs.Add(new(
+                new(reader.GetGuid(0)), new(reader.GetGuid(1)), new(reader.GetString(2)), reader.GetFieldValue<DateTimeOffset>(3),
+                reader.IsDBNull(4) ? null : reader.GetFieldValue<DateTimeOffset>(4)));
+        }
+
+        return runs;
+    }
+
+    private static Run Begin(RunStart start, DateTimeOffset startedAt, PriceRow price) => new()
+    {
+        Pod = start.Pod,
+        PodName = start.PodName,
+        Deployment = start.Deployment,
+        DeploymentName = start.DeploymentName,
+        Namespace = start.Namespace,
+        Account = start.Account,
+        Node = start.Node,
+        Product = start.Product,
+        Gpus = start.Gpus,
+        StartedAt = startedAt,
+        PriceVersion = price.Version,
+        PerGpuHour = price.PerGpuHour!.Value,
+        RatedFrom = startedAt,
+        Rated = Money.Zero,
+        Total = Money.Zero,
+        SettledUntil = startedAt,
+    };
+
+    private static async Task<bool> InsertAsync(NpgsqlConnection connection, Run run, CancellationToken cancellation)
+    {
+        await using var command = new NpgsqlCommand(SqlText.InsertRun, connection)
+        {
+            Parameters =
+            {
+                Transact.Value(run.Pod.Value), Transact.Value(run.PodName), Transact.Value(run.Deployment.Value), Transact.Value(run.DeploymentName),
+                Transact.Value(run.Namespace), Transact.Value(run.Account.Value), Transact.Value(run.Node), Transact.Value(run.Product.Name),
+                Transact.Value(run.Gpus), Transact.Value(run.StartedAt), Transact.Value(run.PriceVersion.Value), Transact.Value(run.PerGpuHour.Nanos),
+            },
+        };
+        return await command.ExecuteNonQueryAsync(cancellation) > 0;
+    }
+
+    private static async Task<IReadOnlyList<PriceRow>> LockAndReadPricesAsync(NpgsqlConnection connection, GpuProduct product, CancellationToken cancellation)
+    {
+        await using var batch = new NpgsqlBatch(connection) { BatchCommands = { Transact.Command(PriceHistory.LockShared), PriceHistory.Command(product) } };
+        await using var reader = await batch.ExecuteReaderAsync(cancellation);
+        await reader.NextResultAsync(cancellation);
+        return await PriceHistory.ReadAsync(reader, cancellation);
+    }
+
+    private static async Task<AccountId?> ReadAccountAsync(NpgsqlConnection connection, PodId pod, CancellationToken cancellation)
+    {
+        await using var command = new NpgsqlCommand("select account from run_interval where pod = $1", connection) { Parameters = { Transact.Value(pod.Value) } };
+        return await command.ExecuteScalarAsync(cancellation) is string account ? new AccountId(account) : null;
+    }
+
+    private static async Task<IReadOnlyList<RunRating>> ReadTotalsAsync(NpgsqlConnection connection, PodId pod, CancellationToken cancellation)
+    {
+        await using var command = new NpgsqlCommand(
+            "select from_at, price_version, per_gpu_hour_nanos from run_interval_rating where pod = $1 order by from_at, price_version", connection)
+        {
+            Parameters = { Transact.Value(pod.Value) },
+        };
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        var totals = new List<RunRating>();
+        while (await reader.ReadAsync(cancellation)) totals.Add(new(reader.GetFieldValue<DateTimeOffset>(0), new(reader.GetInt64(1)), new(reader.GetInt64(2))));
+        return totals;
+    }
 }

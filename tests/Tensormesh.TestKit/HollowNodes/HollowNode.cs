@@ -17,7 +17,6 @@ public sealed class HollowNode : IAsyncDisposable
     private const int LeaseSeconds = 40;
     private readonly HollowNodes _nodes;
     private HollowNodes? _ownPool;
-    private Task _beating = Task.CompletedTask;
     private DateTime _readySince;
 
     internal HollowNode(HollowNodes nodes, HollowNodeOptions options, string internalIp)
@@ -40,6 +39,8 @@ public sealed class HollowNode : IAsyncDisposable
     internal NodeLink Link { get; } = new();
 
     internal CancellationTokenSource Stopping { get; }
+
+    internal Task Beating { get; private set; } = Task.CompletedTask;
 
     /// <summary>One node with a watch of its own. For more than a few, take <see cref="HollowNodes"/>: they share one.</summary>
     public static async Task<HollowNode> StartAsync(IKubernetes client, HollowNodeOptions options, CancellationToken cancellationToken)
@@ -111,13 +112,13 @@ public sealed class HollowNode : IAsyncDisposable
         await _nodes.Client.CoreV1.PatchNodeAsync(new V1Patch(patch, V1Patch.PatchType.MergePatch), Name, cancellationToken: cancellationToken);
         await RenewLeaseAsync(cancellationToken);
         await ReportStatusAsync(cancellationToken);
-        _beating = BeatAsync(Stopping.Token);
+        Beating = BeatAsync(Stopping.Token);
     }
 
     /// <summary>Ends the heartbeat and takes node and lease out of the cluster.</summary>
     internal async Task DeregisterAsync(CancellationToken cancellationToken)
     {
-        await _beating.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await Beating.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         await IgnoreMissingAsync(() => _nodes.Client.CoreV1.DeleteNodeAsync(Name, cancellationToken: cancellationToken));
         await IgnoreMissingAsync(() =>
             _nodes.Client.CoordinationV1.DeleteNamespacedLeaseAsync(Name, LeaseNamespace, cancellationToken: cancellationToken));

@@ -152,7 +152,42 @@ public sealed class HollowNodes : IAsyncDisposable
         }
 
         await Task.WhenAll(Nodes.Select(RemoveAsync));
+        await EndAsync();
+    }
+
+    /// <summary>
+    /// Instead of disposing, for a cluster that ends as well: stops watch, heartbeats and pods, and leaves what is in the cluster as it is.
+    /// </summary>
+    public async Task AbandonAsync()
+    {
+        lock (_lock)
+        {
+            if (_disposed)
+            {
+                return;
+            }
+
+            _disposed = true;
+        }
+
+        await EndAsync();
+    }
+
+    private async Task EndAsync()
+    {
+        Resident[] residents;
+        lock (_lock)
+        {
+            residents = [.. _residents.Values];
+        }
+
         await _stopping.CancelAsync();
+        await Task.WhenAll(residents.Select(resident => resident.Living));
+        foreach (var node in Nodes)
+        {
+            await node.Beating.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
+
         await _feeding.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         _stopping.Dispose();
         _calls.Dispose();

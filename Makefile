@@ -1,0 +1,38 @@
+# Two commands do everything: `make demo` and `make test`. See README.md.
+CONFIGURATION ?= Debug
+configuration := $(shell echo $(CONFIGURATION) | tr A-Z a-z)
+DEV := dotnet artifacts/bin/Tensormesh.Dev/$(configuration)/tensormesh-dev.dll
+export DOTNET_CLI_TELEMETRY_OPTOUT := 1
+export DOTNET_NOLOGO := 1
+
+.PHONY: demo run test unit bench lint crds build clean sweep
+
+demo: build ## The story of the product on a dev cluster; ends by itself.
+	@$(DEV) demo
+
+run: build ## A dev cluster with the product on it, in the foreground; writes .dev/env.
+	@$(DEV) run
+
+test: build ## Every test, on a real control plane and a real Postgres.
+	@CONFIGURATION=$(CONFIGURATION) bash tests/run.sh all
+
+unit: build ## Only the tests without I/O: seconds.
+	@CONFIGURATION=$(CONFIGURATION) bash tests/run.sh unit
+
+bench: ## Every benchmark, or one group: make bench BENCH=reconcile.
+	@echo "no benchmarks yet" >&2; exit 2
+
+lint: ## Format and analyzers.
+	@dotnet format Tensormesh.Operator.sln --verify-no-changes --no-restore --severity warn
+
+crds: ## Writes crds/*.yaml from the C# types.
+	@dotnet run --project tests/Tensormesh.CrdGenerator -- crds
+
+build:
+	@dotnet build Tensormesh.Operator.sln -c $(CONFIGURATION) -v quiet --nologo -clp:NoSummary
+
+sweep: build ## Removes what a killed run left behind.
+	@$(DEV) sweep
+
+clean:
+	@rm -rf artifacts .dev

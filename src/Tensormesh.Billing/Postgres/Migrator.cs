@@ -1,0 +1,77 @@
+using System.Security.Cryptography;
+using System.Text;
+using Npgsql;
+
+namespace Tensormesh.Billing;
+
+/// <summary>
+/// Brings a database to this version: numbered migrations, forward only, one transaction each, then the functions and views, which
+/// are installed again whenever their text changes. Safe to run from several processes at once, and each time a process starts.
+/// </summary>
+public static class Migrator
+{
+    /// <summary>The lock is held by the transaction, not the session, so that a pooler in transaction mode may stand in between.</summary>
+    private const string Lock = "select pg_advisory_xact_lock(hashtext('tensormesh.migrate'), hashtext(current_schema()))";
+
+    private static readonly string[] Repeatable = ["Sql/post_transaction.sql", "Sql/views.sql"];
+
+    /// <exception cref="InvalidOperationException">A migration that was applied has another text now, or the database is newer than this program.</exception>
+    public static async Task MigrateAsync(NpgsqlDataSource dataSource, CancellationToken cancellation)
+    {
+        await Transact.RunAsync(dataSource, async connection =>
+        {
+            await ExecuteAsync(connection, Lock, cancellation);
+            await ExecuteAsync(connection, """
+                create table if not exists schema_migration (
+                  name text primary key, checksum text not null, applied_at timestamptz not null default clock_timestamp())
+                """, cancellation);
+            return true;
+        }, cancellation);
+
+        foreach (var name in SqlText.Migrations) await ApplyAsync(dataSource, name, repeatable: false, cancellation);
+        foreach (var name in Repeatable) await ApplyAsync(dataSource, name, repeatable: true, cancellation);
+        await RefuseNewerAsync(dataSource, cancellation);
+    }
+
+    private static Task<bool> ApplyAsync(NpgsqlDataSource dataSource, string name, bool repeatable, CancellationToken cancellation)
+    {
+        var text = SqlText.Read(name);
+        var checksum = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text.ReplaceLineEndings("\n"))));
+        return Transact.RunAsync(dataSource, async connection =>
+        {
+            await ExecuteAsync(connection, Lock, cancellation);
+            await using var find = new NpgsqlCommand("select checksum from schema_migration where name = $1", connection) { Parameters = { new() { Value = name } } };
+            var applied = (string?)await find.ExecuteScalarAsync(cancellation);
+            if (applied == checksum) return false;
+            if (applied is not null && !repeatable)
+            {
+                throw new InvalidOperationException($"{name} was applied to this database with another text: write a new migration instead of editing an old one");
+            }
+
+            await ExecuteAsync(connection, text, cancellation);
+            await using var record = new NpgsqlCommand(
+                "insert into schema_migration (name, checksum) values ($1, $2) on conflict (name) do update set checksum = $2, applied_at = clock_timestamp()", connection)
+            {
+                Parameters = { new() { Value = name }, new() { Value = checksum } },
+            };
+            await record.ExecuteNonQueryAsync(cancellation);
+            return true;
+        }, cancellation);
+    }
+
+    private static async Task RefuseNewerAsync(NpgsqlDataSource dataSource, CancellationToken cancellation)
+    {
+        await using var command = dataSource.CreateCommand("select name from schema_migration where name like 'Migrations/%' and name <> all ($1) order by 1 limit 1");
+        command.Parameters.Add(new() { Value = SqlText.Migrations.ToArray() });
+        if (await command.ExecuteScalarAsync(cancellation) is string unknown)
+        {
+            throw new InvalidOperationException($"this database is newer than this program: it has {unknown}");
+        }
+    }
+
+    private static async Task ExecuteAsync(NpgsqlConnection connection, string sql, CancellationToken cancellation)
+    {
+        await using var command = new NpgsqlCommand(sql, connection);
+        await command.ExecuteNonQueryAsync(cancellation);
+    }
+}

@@ -1,0 +1,57 @@
+-- For people at a psql prompt: amounts in dollars, names instead of ids.
+
+create or replace function dollars(nanos numeric) returns numeric language sql immutable as $$ select round(nanos / 1000000000, 9) $$;
+
+drop view if exists v_balance, v_transaction, v_run_interval, v_hold, v_price, v_trial_balance, v_suspension, v_ledger_balance_rebuilt;
+
+create view v_ledger_balance_rebuilt as
+select a.id as ledger_account, a.name, coalesce(sum(e.amount_nanos), 0) as rebuilt_nanos,
+  coalesce((select sum(b.amount_nanos) from ledger_balance b where b.ledger_account = a.id), 0) as projected_nanos
+from ledger_account a left join ledger_entry e on e.ledger_account = a.id
+group by a.id, a.name;
+comment on view v_ledger_balance_rebuilt is 'Every ledger account''s balance, summed from its entries and as the projection has it. The two must agree.';
+
+create view v_trial_balance as
+select name as ledger_account, dollars(rebuilt_nanos) as balance, dollars(rebuilt_nanos - projected_nanos) as difference_to_projection
+from v_ledger_balance_rebuilt order by name;
+comment on view v_trial_balance is 'Balance of each ledger account from its entries. sum(balance) must be 0, and difference_to_projection 0 on every row.';
+
+create view v_balance as
+select a.id as account, a.display_name, dollars(b.amount_nanos) as balance,
+  dollars(coalesce((select sum(h.remaining_nanos) from credit_hold h where h.account = a.id), 0)) as held,
+  dollars(coalesce((select sum(r.per_gpu_hour_nanos * r.gpus) from run_interval r
+    where r.account = a.id and r.ended_at is null and r.charge_until is null), 0)) as burn_per_hour
+from account a join ledger_account l on l.account = a.id join ledger_balance b on b.ledger_account = l.id order by a.id;
+comment on view v_balance is 'Each customer''s posted balance (before what accrued since the last settlement), what of it is held, and what runs cost per hour. Dollars.';
+
+create view v_transaction as
+select t.position, t.id as transaction, t.type, a.name as ledger_account, dollars(e.amount_nanos) as amount,
+  t.effective_at, t.created_at, t.description, t.idempotency_key, t.details
+from ledger_transaction t join ledger_entry e on e.transaction_position = t.position join ledger_account a on a.id = e.ledger_account
+order by t.position, e.ordinal;
+comment on view v_transaction is 'Every entry of every ledger transaction, in order. Credits are positive, debits negative; the entries of a transaction sum to 0. Dollars.';
+
+create view v_run_interval as
+select r.account, r.namespace, r.deployment_name, r.pod_name, r.node, r.product, r.gpus, dollars(r.per_gpu_hour_nanos) as per_gpu_hour, r.price_version,
+  r.started_at, r.ended_at, r.charge_until, least(r.ended_at, r.charge_until) as chargeable_end, r.settled_until,
+  dollars(r.total_nanos) as charged, r.ended_at is null and r.charge_until is null as accrues, r.deployment, r.pod
+from run_interval r order by r.started_at, r.pod;
+comment on view v_run_interval is 'Each pod''s hold on its GPUs: when it began and ended, until when it is settled, and what was charged for it so far. Dollars.';
+
+create view v_hold as
+select h.account, h.deployment, h.product, h.gpus, dollars(h.per_gpu_hour_nanos) as per_gpu_hour, dollars(h.remaining_nanos) as remaining, h.placed_at
+from credit_hold h order by h.account, h.placed_at;
+comment on view v_hold is 'Money set aside for each deployment that may run, less what was settled for it. Dollars.';
+
+create view v_price as
+select p.id as version, p.book, p.kind, p.item, p.withdrawn, dollars(p.per_gpu_hour_nanos) as per_gpu_hour,
+  dollars(p.input_per_million_nanos) as input_per_million, dollars(p.output_per_million_nanos) as output_per_million,
+  dollars(p.cached_per_million_nanos) as cached_per_million, p.effective_at,
+  p.id = first_value(p.id) over (partition by p.book, p.kind, p.item order by p.effective_at desc, p.id desc) as newest
+from price_version p order by p.kind, p.item, p.effective_at, p.id;
+comment on view v_price is 'Every price version ever published; newest marks the last of its book and item. Dollars.';
+
+create view v_suspension as
+select s.id, s.account, s.deployment, s.at, s.decided_at, s.reason, dollars(s.uncollected_nanos) as uncollected, s.deployments
+from suspension s order by s.id;
+comment on view v_suspension is 'Each time that charging was stopped: the instant, when it was decided, why, and what ran late at nobody''s cost. Dollars.';

@@ -1,0 +1,32 @@
+using System.Reflection;
+
+namespace Tensormesh.Billing;
+
+/// <summary>The embedded files of Postgres/Sql and Postgres/Migrations.</summary>
+internal static class SqlText
+{
+    public static readonly string ReadStanding = Read("Sql/read_standing.sql");
+    public static readonly string ReadRuns = Read("Sql/read_runs.sql");
+    public static readonly string WriteRuns = Read("Sql/write_runs.sql");
+    public static readonly string InsertRun = Read("Sql/insert_run.sql");
+    public static readonly string DrawHolds = Read("Sql/draw_holds.sql");
+    public static readonly string PlaceHold = Read("Sql/place_hold.sql");
+    public static readonly string DeclareAccount = Read("Sql/declare_account.sql");
+    public static readonly string CurrentPrices = Read("Sql/current_prices.sql");
+    public static readonly string ListTransactions = Read("Sql/list_transactions.sql");
+    public static readonly string SpendingSummary = Read("Sql/spending_summary.sql");
+    public static readonly string AttachPaymentMethod = Read("Sql/attach_payment_method.sql");
+    public static readonly string DetachPaymentMethod = Read("Sql/detach_payment_method.sql");
+
+    public static string Read(string name)
+    {
+        using var stream = Assembly.GetExecutingAssembly().GetManifestResourceStream(name)
+            ?? throw new InvalidOperationException($"the assembly embeds no {name}");
+        using var reader = new StreamReader(stream);
+        return reader.ReadToEnd();
+    }
+
+    /// <summary>Names of the migrations in the order of their numbers.</summary>
+    public static IReadOnlyList<string> Migrations { get; } = [.. Assembly.GetExecutingAssembly().GetManifestResourceNames()
+        .Where(name => name.StartsWith("Migrations/", StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
+}

@@ -1,0 +1,37 @@
+namespace Tensormesh.Billing;
+
+/// <summary>A row of run_interval: everything known of one pod's hold on its GPUs.</summary>
+internal sealed record Run
+{
+    public required PodId Pod { get; init; }
+    public required string PodName { get; init; }
+    public required DeploymentId Deployment { get; init; }
+    public required string DeploymentName { get; init; }
+    public required string Namespace { get; init; }
+    public required AccountId Account { get; init; }
+    public required string Node { get; init; }
+    public required GpuProduct Product { get; init; }
+    public required int Gpus { get; init; }
+    public required DateTimeOffset StartedAt { get; init; }
+    public required PriceVersionId PriceVersion { get; init; }
+    public required Money PerGpuHour { get; init; }
+    public required DateTimeOffset RatedFrom { get; init; }
+    /// <summary>Posted of the running total of the price in force. Always what is due for it at <see cref="SettledUntil"/>.</summary>
+    public required Money Rated { get; init; }
+    /// <summary>Posted over all prices.</summary>
+    public required Money Total { get; init; }
+    public required DateTimeOffset SettledUntil { get; init; }
+    public DateTimeOffset? EndedAt { get; init; }
+    public DateTimeOffset? ChargeUntil { get; init; }
+
+    public bool Accrues => EndedAt is null && ChargeUntil is null;
+
+    public AccruingInterval Accruing => new(Pod, Deployment, Product, Gpus, PerGpuHour, RatedFrom, Rated, SettledUntil);
+
+    /// <summary>Cost between two instants of the running total in force.</summary>
+    public Money Cost(DateTimeOffset from, DateTimeOffset to)
+        => Rating.Due(to - RatedFrom, PerGpuHour, Gpus) - Rating.Due(from - RatedFrom, PerGpuHour, Gpus);
+}
+
+/// <summary>Where a running total of an interval began, and at which price.</summary>
+internal sealed record RunRating(DateTimeOffset From, PriceVersionId Version, Money PerGpuHour);

@@ -1,0 +1,102 @@
+using k8s;
+using k8s.Autorest;
+using k8s.Models;
+using Tensormesh.Resources;
+
+namespace Tensormesh.Operator.Admission;
+
+/// <summary>
+/// Registers the webhook with its own authority. Scoped to our kinds alone, short of patience, ignored when down: an outage of ours must never stop anybody else's work.
+/// </summary>
+internal sealed partial class WebhookRegistration(IKubernetes client, WebhookIdentity identity, OperatorOptions options, TimeProvider time, ILogger<WebhookRegistration> logger) : BackgroundService
+{
+    public const string ConfigurationName = "tensormesh-operator";
+    private static readonly TimeSpan Retry = TimeSpan.FromSeconds(2);
+    /// <summary>Somebody who deletes or edits the registration is corrected within this time.</summary>
+    private static readonly TimeSpan Repair = TimeSpan.FromMinutes(1);
+
+    protected override async Task ExecuteAsync(CancellationToken stopping)
+    {
+        while (!stopping.IsCancellationRequested)
+        {
+            var pause = Repair;
+            try
+            {
+                await client.AdmissionregistrationV1.PatchValidatingWebhookConfigurationAsync(
+                    new V1Patch(KubernetesJson.Serialize(Render(identity.CaBundle, options.WebhookAddress)), V1Patch.PatchType.ApplyPatch),
+                    ConfigurationName, fieldManager: WellKnown.FieldManager, force: true, cancellationToken: stopping).ConfigureAwait(false);
+            }
+            catch (Exception fault) when (fault is HttpOperationException or HttpRequestException)
+            {
+                LogNotRegistered(logger, fault is HttpOperationException refused ? refused.Response.Content : fault.Message);
+                pause = Retry;
+            }
+
+            try
+            {
+                await Task.Delay(pause, time, stopping).ConfigureAwait(false);
+            }
+            catch (OperationCanceledException)
+            {
+            }
+        }
+    }
+
+    /// <summary>The hosts under which the API server will call, for the certificate.</summary>
+    public static IReadOnlyList<string> Hosts(string address)
+    {
+        if (!TryService(address, out var ns, out var name)) return [new Uri(address).Host];
+        return [$"{name}.{ns}.svc", $"{name}.{ns}.svc.cluster.local"];
+    }
+
+    internal static V1ValidatingWebhookConfiguration Render(byte[] caBundle, string address) => new()
+    {
+        ApiVersion = "admissionregistration.k8s.io/v1",
+        Kind = "ValidatingWebhookConfiguration",
+        Metadata = new V1ObjectMeta { Name = ConfigurationName },
+        Webhooks =
+        [
+            new V1ValidatingWebhook
+            {
+                Name = "gate.tensormesh.ai",
+                AdmissionReviewVersions = ["v1"],
+                SideEffects = "None",
+                FailurePolicy = "Ignore",
+                TimeoutSeconds = 3,
+                MatchPolicy = "Equivalent",
+                Rules =
+                [
+                    new V1RuleWithOperations
+                    {
+                        ApiGroups = [WellKnown.Group],
+                        ApiVersions = [WellKnown.Version],
+                        Operations = ["CREATE", "UPDATE"],
+                        Resources = [GpuDeployment.PluralName, GpuDeployment.PluralName + "/scale"],
+                        Scope = "Namespaced",
+                    },
+                ],
+                ClientConfig = TryService(address, out var ns, out var name)
+                    ? new Admissionregistrationv1WebhookClientConfig
+                    {
+                        CaBundle = caBundle,
+                        Service = new Admissionregistrationv1ServiceReference { NamespaceProperty = ns, Name = name, Path = AdmissionWebhook.Path, Port = 443 },
+                    }
+                    : new Admissionregistrationv1WebhookClientConfig { CaBundle = caBundle, Url = address.TrimEnd('/') + AdmissionWebhook.Path },
+            },
+        ],
+    };
+
+    private static bool TryService(string address, out string ns, out string name)
+    {
+        const string Prefix = "service:";
+        (ns, name) = ("", "");
+        if (!address.StartsWith(Prefix, StringComparison.Ordinal)) return false;
+        var parts = address[Prefix.Length..].Split('/');
+        if (parts.Length != 2) throw new FormatException($"Tensormesh:WebhookAddress '{address}' is not 'service:NAMESPACE/NAME'");
+        (ns, name) = (parts[0], parts[1]);
+        return true;
+    }
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "The webhook could not be registered; the reconciler alone refuses until it is: {Reason}")]
+    private static partial void LogNotRegistered(ILogger logger, string reason);
+}

@@ -1,0 +1,236 @@
+using System.Collections.Concurrent;
+using k8s;
+using k8s.Models;
+using Npgsql;
+using Tensormesh.Billing;
+using Tensormesh.Operator.Metering;
+using Tensormesh.Operator.Reconciling;
+using Tensormesh.Operator.Telemetry;
+using Tensormesh.Operator.Watching;
+using Tensormesh.Resources;
+
+namespace Tensormesh.Operator;
+
+/// <summary>What changed, to which key, to which loop: the wiring between watches, the ledger's hints and the three reconcilers.</summary>
+internal sealed partial class Controller(
+    ClusterView cluster, GpuDeploymentReconciler deployments, BillingAccountReconciler billingAccounts, PriceBookReconciler priceBooks,
+    StandingListener listener, MeteringClock metering, LeaderLease lease, NpgsqlDataSource dataSource, OperatorOptions options, OperatorMetrics metrics,
+    TimeProvider time, IHostApplicationLifetime lifetime, ILogger<Controller> logger) : BackgroundService
+{
+    /// <summary>Hints about one account within this time are one hint: placing fifty holds must not reconcile fifty deployments fifty times.</summary>
+    private static readonly TimeSpan HintWindow = TimeSpan.FromMilliseconds(50);
+
+    private readonly WorkQueue gpuQueue = new(time);
+    private readonly WorkQueue accountQueue = new(time);
+    private readonly WorkQueue priceQueue = new(time);
+    private readonly ConcurrentDictionary<AccountId, byte> hints = new();
+    private volatile bool everythingChanged;
+
+    /// <summary>True once every local copy is complete: only then may anything be decided.</summary>
+    public bool Synced => cluster.Informers.All(informer => informer.HasSynced);
+
+    protected override async Task ExecuteAsync(CancellationToken stopping)
+    {
+        Wire();
+        if (options.MigrateOnStart) await Retry(() => Migrator.MigrateAsync(dataSource, stopping), stopping).ConfigureAwait(false);
+
+        // The watches run whether or not this process leads: a standby takes over with warm copies.
+        var watches = Task.WhenAll(cluster.Informers.Select(informer => informer.RunAsync(stopping)));
+        try
+        {
+            await lease.RunAsync(LeadAsync, stopping).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
+        {
+        }
+
+        if (!stopping.IsCancellationRequested)
+        {
+            // Leadership was lost. A process that goes on with half of its loops stopped is worse than one that starts again.
+            Environment.ExitCode = 1;
+            lifetime.StopApplication();
+        }
+
+        await watches.ConfigureAwait(false);
+    }
+
+    private async Task LeadAsync(CancellationToken term)
+    {
+        await WaitForSyncAsync(term).ConfigureAwait(false);
+        var caughtUp = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        foreach (var account in cluster.BillingAccounts.All) accountQueue.Add(ObjectKey.Of(account));
+        foreach (var book in cluster.PriceBooks.All) priceQueue.Add(ObjectKey.Of(book));
+        EnqueueAll();
+        LogReady(logger, cluster.GpuDeployments.Count);
+
+        await Task.WhenAll(
+            gpuQueue.RunAsync(options.Workers, Timed("GpuDeployment", deployments.ReconcileAsync), (key, fault) => OnFault("GpuDeployment", key, fault), term),
+            accountQueue.RunAsync(2, Timed("BillingAccount", billingAccounts.ReconcileAsync), (key, fault) => OnFault("BillingAccount", key, fault), term),
+            priceQueue.RunAsync(1, Timed("PriceBook", (key, token) => priceBooks.ReconcileAsync(key, EnqueueAll, token)), (key, fault) => OnFault("PriceBook", key, fault), term),
+            listener.RunAsync(account => hints.TryAdd(account, 0), () => everythingChanged = true, term),
+            FollowHintsAsync(term),
+            WatchBacklogAsync(caughtUp, term),
+            metering.RunAsync(caughtUp.Task, term)).ConfigureAwait(false);
+    }
+
+    private void Wire()
+    {
+        cluster.GpuDeployments.Changed += (before, after) =>
+        {
+            gpuQueue.Add(ObjectKey.Of((after ?? before)!));
+            if (after is null) cluster.Forget(before!.Metadata.Uid);
+        };
+        cluster.Deployments.Changed += (before, after) => EnqueueOwner(after ?? before);
+        cluster.Pods.Changed += (before, after) => EnqueueOwner(after ?? before);
+        cluster.BillingAccounts.Changed += (before, after) =>
+        {
+            // Our own status writes come back as changes; only the spec's generation calls for work.
+            if (before?.Metadata.Generation != after?.Metadata.Generation) accountQueue.Add(ObjectKey.Of((after ?? before)!));
+        };
+        cluster.PriceBooks.Changed += (before, after) =>
+        {
+            if (before?.Metadata.Generation == after?.Metadata.Generation && before?.Metadata.DeletionTimestamp == after?.Metadata.DeletionTimestamp) return;
+            // The others too: a conflict ends when either book changes or goes.
+            foreach (var book in cluster.PriceBooks.All) priceQueue.Add(ObjectKey.Of(book));
+            priceQueue.Add(ObjectKey.Of((after ?? before)!));
+        };
+        cluster.Namespaces.Changed += (before, after) =>
+        {
+            var name = (after ?? before)!.Metadata.Name;
+            if (Label(before) == Label(after)) return;
+            foreach (var deployment in cluster.GpuDeployments.All.Where(deployment => deployment.Metadata.NamespaceProperty == name)) gpuQueue.Add(ObjectKey.Of(deployment));
+        };
+        cluster.Nodes.Changed += (before, after) =>
+        {
+            // Heartbeats change nothing that a decision looks at; a node that comes, goes or offers other GPUs does.
+            if (Offer(before) != Offer(after)) EnqueueAll();
+        };
+    }
+
+    private static string? Label(V1Namespace? value)
+        => value?.Metadata.Labels is { } labels && labels.TryGetValue(WellKnown.AccountLabel, out var account) ? account : null;
+
+    private static string Offer(V1Node? node) => node is null ? "" : GpuInventory.From([node]).Describe();
+
+    private void EnqueueOwner(IMetadata<V1ObjectMeta>? value)
+    {
+        if (ClusterView.OwnerKey(value) is { } key) gpuQueue.Add(key);
+    }
+
+    private void EnqueueAll()
+    {
+        foreach (var deployment in cluster.GpuDeployments.All) gpuQueue.Add(ObjectKey.Of(deployment));
+    }
+
+    /// <summary>Turns hints into work, at most once a window for each account.</summary>
+    private async Task FollowHintsAsync(CancellationToken cancellation)
+    {
+        using var timer = new PeriodicTimer(HintWindow, time);
+        while (await timer.WaitForNextTickAsync(cancellation).ConfigureAwait(false))
+        {
+            if (everythingChanged)
+            {
+                everythingChanged = false;
+                EnqueueAll();
+                foreach (var account in cluster.BillingAccounts.All) accountQueue.Add(ObjectKey.Of(account));
+            }
+
+            if (hints.IsEmpty) continue;
+            var changed = hints.Keys.ToHashSet();
+            foreach (var account in changed)
+            {
+                hints.TryRemove(account, out _);
+                accountQueue.Add(account.Value);
+            }
+
+            foreach (var deployment in cluster.GpuDeployments.All)
+            {
+                if (cluster.AccountOf(deployment.Metadata.NamespaceProperty) is { } account && changed.Contains(account)) gpuQueue.Add(ObjectKey.Of(deployment));
+            }
+        }
+    }
+
+    /// <summary>Completes once the backlog that was there at the start has been worked off, and keeps the gauges.</summary>
+    private async Task WatchBacklogAsync(TaskCompletionSource caughtUp, CancellationToken cancellation)
+    {
+        using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(200), time);
+        while (await timer.WaitForNextTickAsync(cancellation).ConfigureAwait(false))
+        {
+            Gauge("GpuDeployment", gpuQueue);
+            Gauge("BillingAccount", accountQueue);
+            Gauge("PriceBook", priceQueue);
+            foreach (var informer in cluster.Informers) metrics.InformerStaleness.WithLabels(informer.Kind).Set(informer.Staleness.TotalSeconds);
+            metrics.InformerObjects.WithLabels("GpuDeployment").Set(cluster.GpuDeployments.Count);
+            metrics.InformerObjects.WithLabels("V1Pod").Set(cluster.Pods.Count);
+            if (gpuQueue.Depth == 0 && gpuQueue.Working == 0) caughtUp.TrySetResult();
+        }
+    }
+
+    private void Gauge(string kind, WorkQueue queue)
+    {
+        metrics.QueueDepth.WithLabels(kind).Set(queue.Depth);
+        metrics.ActiveWorkers.WithLabels(kind).Set(queue.Working);
+    }
+
+    private Func<string, CancellationToken, Task<DateTimeOffset?>> Timed(string kind, Func<string, CancellationToken, Task<DateTimeOffset?>> work) => async (key, cancellation) =>
+    {
+        var began = time.GetTimestamp();
+        try
+        {
+            var next = await work(key, cancellation).ConfigureAwait(false);
+            metrics.ReconcileTotal.WithLabels(kind, "done").Inc();
+            return next;
+        }
+        finally
+        {
+            metrics.ReconcileSeconds.WithLabels(kind).Observe(time.GetElapsedTime(began).TotalSeconds);
+        }
+    };
+
+    private void OnFault(string kind, string key, Exception fault)
+    {
+        metrics.ReconcileTotal.WithLabels(kind, "fault").Inc();
+        if (LedgerAvailability.IsUnavailable(fault)) metrics.LedgerUp.Set(0);
+        // A conflict is the ordinary answer to a write on an older version: the newer one is on its way here.
+        if (fault is k8s.Autorest.HttpOperationException { Response.StatusCode: System.Net.HttpStatusCode.Conflict }) LogConflict(logger, kind, key);
+        else if (fault is k8s.Autorest.HttpOperationException refused) LogRefused(logger, kind, key, (int)refused.Response.StatusCode, refused.Response.Content);
+        else LogFault(logger, fault, kind, key);
+    }
+
+    private async Task WaitForSyncAsync(CancellationToken cancellation)
+        => await Task.WhenAll(
+            cluster.GpuDeployments.Synced, cluster.BillingAccounts.Synced, cluster.PriceBooks.Synced, cluster.Deployments.Synced,
+            cluster.Pods.Synced, cluster.Nodes.Synced, cluster.Namespaces.Synced).WaitAsync(cancellation).ConfigureAwait(false);
+
+    private async Task Retry(Func<Task> action, CancellationToken cancellation)
+    {
+        while (true)
+        {
+            try
+            {
+                await action().ConfigureAwait(false);
+                return;
+            }
+            catch (Exception fault) when (LedgerAvailability.IsUnavailable(fault))
+            {
+                LogWaiting(logger, fault.Message);
+                await Task.Delay(TimeSpan.FromSeconds(1), time, cancellation).ConfigureAwait(false);
+            }
+        }
+    }
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "Local copies are complete: {Count} GpuDeployments")]
+    private static partial void LogReady(ILogger logger, int count);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "Waiting for the ledger's database: {Reason}")]
+    private static partial void LogWaiting(ILogger logger, string reason);
+
+    [LoggerMessage(Level = LogLevel.Debug, Message = "{Kind} {Key}: written on an older version; looked at again")]
+    private static partial void LogConflict(ILogger logger, string kind, string key);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Kind} {Key}: the API server refused with {Status}: {Reason}")]
+    private static partial void LogRefused(ILogger logger, string kind, string key, int status, string reason);
+
+    [LoggerMessage(Level = LogLevel.Error, Message = "{Kind} {Key}: failed, and will be tried again")]
+    private static partial void LogFault(ILogger logger, Exception fault, string kind, string key);
+}

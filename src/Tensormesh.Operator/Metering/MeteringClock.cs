@@ -1,0 +1,54 @@
+using Tensormesh.Billing;
+using Tensormesh.Operator.Telemetry;
+
+namespace Tensormesh.Operator.Metering;
+
+/// <summary>
+/// Settles what runs to the ledger at every interval. Settlement only sets how fine the transaction list is; what an account
+/// can spend follows from its standing at any instant.
+/// </summary>
+internal sealed partial class MeteringClock(Accounts accounts, Meter meter, CreditPolicy policy, OperatorMetrics metrics, TimeProvider time, ILogger<MeteringClock> logger)
+{
+    /// <summary>Runs while this process leads. <paramref name="caughtUp"/> ends once every pod's end that happened before is recorded.</summary>
+    public async Task RunAsync(Task caughtUp, CancellationToken cancellation)
+    {
+        // Whatever ended while no operator watched must be recorded first, or it would be charged past its end and corrected after.
+        await caughtUp.WaitAsync(cancellation).ConfigureAwait(false);
+        var lastWhole = time.GetTimestamp();
+        using var timer = new PeriodicTimer(policy.SettlementInterval, time);
+        do
+        {
+            try
+            {
+                await SettleAllAsync(cancellation).ConfigureAwait(false);
+                lastWhole = time.GetTimestamp();
+            }
+            catch (Exception fault) when (LedgerAvailability.IsUnavailable(fault))
+            {
+                LogNotSettled(logger, fault.Message);
+            }
+
+            metrics.SettlementLag.Set(time.GetElapsedTime(lastWhole).TotalSeconds);
+        }
+        while (await timer.WaitForNextTickAsync(cancellation).ConfigureAwait(false));
+    }
+
+    private async Task SettleAllAsync(CancellationToken cancellation)
+    {
+        var until = time.GetUtcNow() - policy.SettlementLag;
+        foreach (var account in await accounts.ListAsync(cancellation).ConfigureAwait(false))
+        {
+            var settlement = await meter.SettleAsync(account, until, cancellation).ConfigureAwait(false);
+            if (settlement.Windows == 0) continue;
+            metrics.Windows.Inc(settlement.Windows);
+            metrics.Charged.Inc(settlement.Charged.Nanos / (double)Money.NanosPerUnit);
+            LogSettled(logger, account.Value, settlement.Windows, settlement.Charged);
+        }
+    }
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Account}: {Windows} windows settled, {Charged} charged")]
+    private static partial void LogSettled(ILogger logger, string account, int windows, Money charged);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "Nothing was settled, and all of it will be later: the ledger cannot be reached: {Reason}")]
+    private static partial void LogNotSettled(ILogger logger, string reason);
+}

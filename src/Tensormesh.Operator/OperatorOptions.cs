@@ -1,0 +1,24 @@
+using Tensormesh.Billing;
+
+namespace Tensormesh.Operator;
+
+/// <summary>Configuration, section <c>Tensormesh</c> (environment: <c>Tensormesh__Workers</c> and so on). The connection string is <c>ConnectionStrings:Billing</c>.</summary>
+internal sealed class OperatorOptions
+{
+    /// <summary>A kubeconfig file; in a pod, its service account is used when this is absent.</summary>
+    public string? Kubeconfig { get; set; }
+    /// <summary>Where metrics and probes are served.</summary>
+    public string MetricsUrl { get; set; } = "http://0.0.0.0:8080";
+    /// <summary>Where the admission webhook is served; TLS. Empty: no webhook, and the reconciler alone refuses.</summary>
+    public string WebhookUrl { get; set; } = "https://0.0.0.0:9443";
+    /// <summary>How the API server reaches the webhook: <c>https://127.0.0.1:9443</c> from outside the cluster, or <c>service:NAMESPACE/NAME</c>.</summary>
+    public string WebhookAddress { get; set; } = "";
+    /// <summary>Namespace of the leader lease.</summary>
+    public string Namespace { get; set; } = "default";
+    /// <summary>GpuDeployments reconciled at once.</summary>
+    public int Workers { get; set; } = 16;
+    public bool MigrateOnStart { get; set; } = true;
+    /// <summary>Silence of a watch after which readiness fails.</summary>
+    public TimeSpan StaleAfter { get; set; } = TimeSpan.FromMinutes(3);
+    public CreditPolicy Credit { get; set; } = new();
+}

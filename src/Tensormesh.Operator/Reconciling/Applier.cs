@@ -1,0 +1,187 @@
+using System.Net;
+using k8s;
+using k8s.Autorest;
+using k8s.Models;
+using Tensormesh.Billing;
+using Tensormesh.Operator.Telemetry;
+using Tensormesh.Resources;
+
+namespace Tensormesh.Operator.Reconciling;
+
+/// <summary>Carries out changes, in order. Each is idempotent: a process that dies between two of them is followed by one that sees what is left to do.</summary>
+internal sealed partial class Applier(
+    IKubernetes client, RunIntervals runs, Holds holds, Meter meter, PodDrift drift, CreditPolicy policy, OperatorMetrics metrics, TimeProvider time, ILogger<Applier> logger)
+{
+    /// <returns>False when the round ended early and the deployment must be looked at again at once: the gate refused under the lock.</returns>
+    public async Task<bool> ApplyAsync(GpuDeployment deployment, IReadOnlyList<ClusterChange> changes, CancellationToken cancellation)
+    {
+        foreach (var change in changes)
+        {
+            if (!await ApplyAsync(deployment, change, cancellation).ConfigureAwait(false)) return false;
+        }
+
+        return true;
+    }
+
+    private async Task<bool> ApplyAsync(GpuDeployment deployment, ClusterChange change, CancellationToken cancellation)
+    {
+        var (ns, name) = (deployment.Metadata.NamespaceProperty, deployment.Metadata.Name);
+        var id = new DeploymentId(Guid.Parse(deployment.Metadata.Uid));
+        switch (change)
+        {
+            case ClusterChange.AddFinalizer:
+                await PatchFinalizersAsync(deployment, [.. deployment.Metadata.Finalizers ?? [], WellKnown.MeteringFinalizer], cancellation).ConfigureAwait(false);
+                return true;
+
+            case ClusterChange.RemoveFinalizer:
+                await PatchFinalizersAsync(deployment, [.. (deployment.Metadata.Finalizers ?? []).Where(finalizer => finalizer != WellKnown.MeteringFinalizer)], cancellation).ConfigureAwait(false);
+                LogDone(logger, ns, name);
+                return true;
+
+            case ClusterChange.RecordStart open:
+                if (await runs.OpenAsync(open.Start, cancellation).ConfigureAwait(false))
+                {
+                    LogRunStarted(logger, ns, open.Start.PodName, open.Start.Gpus, open.Start.Product, open.Start.StartedAt);
+                }
+
+                return true;
+
+            case ClusterChange.RecordEnd close:
+                if (await runs.CloseAsync(close.Pod, close.EndedAt, cancellation).ConfigureAwait(false)) LogRunEnded(logger, ns, name, close.Pod.Value, close.EndedAt);
+                return true;
+
+            case ClusterChange.EndVanishedRun vanished:
+                await CloseVanishedAsync(deployment, vanished.Run, cancellation).ConfigureAwait(false);
+                return true;
+
+            case ClusterChange.ReleasePod pod:
+                await ReleasePodAsync(ns, pod.Name, cancellation).ConfigureAwait(false);
+                return true;
+
+            case ClusterChange.EvictPod pod:
+                await IgnoreMissing(client.CoreV1.DeleteNamespacedPodAsync(pod.Name, ns, cancellationToken: cancellation)).ConfigureAwait(false);
+                return true;
+
+            case ClusterChange.PlaceHold place:
+                var verdict = await holds.PlaceAsync(place.Request, policy, time.GetUtcNow(), cancellation).ConfigureAwait(false);
+                if (verdict is Verdict.Admit) return true;
+                LogLostRace(logger, ns, name, verdict);
+                return false;
+
+            case ClusterChange.ReleaseHold:
+                await holds.ReleaseAsync(id, cancellation).ConfigureAwait(false);
+                return true;
+
+            case ClusterChange.SuspendAccount suspend:
+                var now = time.GetUtcNow();
+                if (await meter.SuspendIfExhaustedAsync(suspend.Account, policy, now, cancellation).ConfigureAwait(false) is { } suspension)
+                {
+                    Tell(suspension, RefusalReason.InsufficientBalance.ToString(), now, suspend.Account.Value);
+                }
+
+                return true;
+
+            case ClusterChange.SuspendDeployment suspend:
+                Tell(await meter.SuspendAsync(id, suspend.At, cancellation).ConfigureAwait(false), suspend.Reason, time.GetUtcNow(), ns + "/" + name);
+                return true;
+
+            case ClusterChange.ApplyChild apply:
+                var result = await client.AppsV1.PatchNamespacedDeploymentAsync(
+                    new V1Patch(KubernetesJson.Serialize(apply.Rendered), V1Patch.PatchType.ApplyPatch),
+                    apply.Rendered.Metadata.Name, ns, fieldManager: WellKnown.FieldManager, force: true, cancellationToken: cancellation).ConfigureAwait(false);
+                drift.Applied(result);
+                LogApplied(logger, ns, name, apply.Rendered.Spec.Replicas ?? 0);
+                return true;
+
+            case ClusterChange.DeleteChild child:
+                await IgnoreMissing(client.AppsV1.DeleteNamespacedDeploymentAsync(child.Name, ns, propagationPolicy: "Background", cancellationToken: cancellation)).ConfigureAwait(false);
+                return true;
+
+            default:
+                throw new InvalidOperationException($"unknown change {change}");
+        }
+    }
+
+    private void Tell(Suspension suspension, string reason, DateTimeOffset now, string who)
+    {
+        if (suspension.Deployments.Count == 0) return;
+        metrics.Suspensions.WithLabels(reason).Inc();
+        metrics.SuspendLateness.Observe(Math.Max(0, (now - suspension.At).TotalSeconds));
+        if (suspension.Uncollected > Money.Zero) metrics.Uncollected.Inc(suspension.Uncollected.Nanos / (double)Money.NanosPerUnit);
+        LogSuspended(logger, who, suspension.At, reason, (now - suspension.At).TotalMilliseconds, suspension.Uncollected);
+    }
+
+    /// <summary>The local copy can lag behind the ledger: only the server's own answer ends a run whose pod is not in it.</summary>
+    private async Task CloseVanishedAsync(GpuDeployment deployment, OpenRun run, CancellationToken cancellation)
+    {
+        var pods = await client.CoreV1.ListNamespacedPodAsync(
+            deployment.Metadata.NamespaceProperty, labelSelector: $"{WellKnown.DeploymentUidLabel}={deployment.Metadata.Uid}", cancellationToken: cancellation).ConfigureAwait(false);
+        if (pods.Items.Any(pod => pod.Metadata.Uid == run.Pod.ToString())) return;
+        var now = time.GetUtcNow();
+        if (await runs.CloseAsync(run.Pod, now, cancellation).ConfigureAwait(false))
+        {
+            LogVanished(logger, deployment.Metadata.NamespaceProperty, deployment.Metadata.Name, run.Pod.Value);
+        }
+    }
+
+    private async Task ReleasePodAsync(string ns, string name, CancellationToken cancellation)
+    {
+        V1Pod pod;
+        try
+        {
+            pod = await client.CoreV1.ReadNamespacedPodAsync(name, ns, cancellationToken: cancellation).ConfigureAwait(false);
+        }
+        catch (HttpOperationException missing) when (missing.Response.StatusCode == HttpStatusCode.NotFound)
+        {
+            return;
+        }
+
+        var kept = (pod.Metadata.Finalizers ?? []).Where(finalizer => finalizer != WellKnown.MeteringFinalizer).ToList();
+        if (kept.Count == (pod.Metadata.Finalizers?.Count ?? 0)) return;
+        // With the version that was read: a finalizer that somebody else adds in between is not swept away.
+        var patch = new { metadata = new { uid = pod.Metadata.Uid, resourceVersion = pod.Metadata.ResourceVersion, finalizers = kept } };
+        await IgnoreMissing(client.CoreV1.PatchNamespacedPodAsync(
+            new V1Patch(KubernetesJson.Serialize(patch), V1Patch.PatchType.MergePatch), name, ns, cancellationToken: cancellation)).ConfigureAwait(false);
+    }
+
+    private async Task PatchFinalizersAsync(GpuDeployment deployment, IReadOnlyList<string> finalizers, CancellationToken cancellation)
+    {
+        var patch = new { metadata = new { uid = deployment.Metadata.Uid, resourceVersion = deployment.Metadata.ResourceVersion, finalizers } };
+        await IgnoreMissing(client.CustomObjects.PatchNamespacedCustomObjectAsync(
+            new V1Patch(KubernetesJson.Serialize(patch), V1Patch.PatchType.MergePatch),
+            WellKnown.Group, WellKnown.Version, deployment.Metadata.NamespaceProperty, GpuDeployment.PluralName, deployment.Metadata.Name,
+            cancellationToken: cancellation)).ConfigureAwait(false);
+    }
+
+    private static async Task IgnoreMissing(Task call)
+    {
+        try
+        {
+            await call.ConfigureAwait(false);
+        }
+        catch (HttpOperationException missing) when (missing.Response.StatusCode == HttpStatusCode.NotFound)
+        {
+        }
+    }
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Namespace}/{Name}: child Deployment applied with {Replicas} replicas")]
+    private static partial void LogApplied(ILogger logger, string @namespace, string name, int replicas);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Namespace}/{Pod}: {Gpus} x {Product} held since {StartedAt:O}")]
+    private static partial void LogRunStarted(ILogger logger, string @namespace, string pod, int gpus, GpuProduct product, DateTimeOffset startedAt);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Namespace}/{Name}: pod {Pod} ended at {EndedAt:O}")]
+    private static partial void LogRunEnded(ILogger logger, string @namespace, string name, Guid pod, DateTimeOffset endedAt);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Namespace}/{Name}: pod {Pod} is gone without a reported end; its run ends now")]
+    private static partial void LogVanished(ILogger logger, string @namespace, string name, Guid pod);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Namespace}/{Name}: the gate refused under the lock: {Verdict}")]
+    private static partial void LogLostRace(ILogger logger, string @namespace, string name, Verdict verdict);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Who}: suspended as of {At:O} ({Reason}), {Late} ms after that instant, {Uncollected} uncollected")]
+    private static partial void LogSuspended(ILogger logger, string who, DateTimeOffset at, string reason, double late, Money uncollected);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Namespace}/{Name}: all usage is recorded; let go")]
+    private static partial void LogDone(ILogger logger, string @namespace, string name);
+}

@@ -1,0 +1,125 @@
+using System.Collections.Concurrent;
+using System.Net;
+using k8s;
+using k8s.Autorest;
+using k8s.Models;
+using Tensormesh.Billing;
+using Tensormesh.Operator.Telemetry;
+using Tensormesh.Operator.Watching;
+using Tensormesh.Resources;
+
+namespace Tensormesh.Operator.Reconciling;
+
+/// <summary>Declares each BillingAccount to the ledger, and shows its standing.</summary>
+internal sealed class BillingAccountReconciler(
+    IKubernetes client, ClusterView cluster, Accounts accounts, CreditPolicy policy, EventRecorder events, OperatorMetrics metrics, TimeProvider time)
+{
+    /// <summary>How often a standing that moves is shown anew.</summary>
+    private static readonly TimeSpan Refresh = TimeSpan.FromSeconds(30);
+
+    private readonly ConcurrentDictionary<string, bool> low = new(StringComparer.Ordinal);
+
+    public async Task<DateTimeOffset?> ReconcileAsync(string name, CancellationToken cancellation)
+    {
+        if (cluster.BillingAccounts.Find(name) is not { } account)
+        {
+            // The money stays in the ledger, and with it the account: a BillingAccount deleted by mistake is applied again and nothing is lost.
+            if (low.TryRemove(name, out _)) CountLow();
+            return null;
+        }
+
+        var whole = new BillingAccount { Metadata = account.Metadata, Spec = Copy(account.Spec), Status = account.Status };
+        Defaulting.Apply(whole);
+        var errors = Validation.Validate(whole);
+        if (errors.Count > 0)
+        {
+            await ReportAsync(account, [.. Invalid(string.Join("; ", errors))], null, cancellation).ConfigureAwait(false);
+            return null;
+        }
+
+        var id = new AccountId(name);
+        await accounts.DeclareAsync(id, PolicyOf(whole), cancellation).ConfigureAwait(false);
+        if (await accounts.ReadStandingAsync(id, cancellation).ConfigureAwait(false) is not { } standing) return time.GetUtcNow() + Refresh;
+        var now = time.GetUtcNow();
+        await ReportAsync(account, [.. Declared(standing, now)], standing, cancellation).ConfigureAwait(false);
+        await WatchLowBalanceAsync(account, standing, now, cancellation).ConfigureAwait(false);
+        return standing.Intervals.Count > 0 ? now + Refresh : now + Decider.Resync;
+    }
+
+    private static AccountPolicy PolicyOf(BillingAccount account) => new(
+        account.Spec.DisplayName ?? account.Metadata.Name,
+        Money.TryParse(account.Spec.LowBalanceAlert, out var alert) ? alert : null,
+        Quantities.TryDuration(account.Spec.CardGracePeriod, out var grace) ? grace : null,
+        account.Spec.TimeZone ?? "UTC");
+
+    private IEnumerable<ConditionReport> Declared(Standing standing, DateTimeOffset now)
+    {
+        yield return new ConditionReport(ConditionTypes.Ready, true, ConditionReasons.Declared, "The ledger knows this account.");
+        var card = standing.Cards.StateAt(now);
+        yield return card switch
+        {
+            CardState.Valid => new ConditionReport("CardValid", true, card.ToString(), "A valid card is on file."),
+            CardState.Expired or CardState.Missing => new ConditionReport("CardValid", false, card.ToString(), NoCard(standing, now)),
+        };
+    }
+
+    private string NoCard(Standing standing, DateTimeOffset now)
+    {
+        const string Add = "add one under Billing > Payment Methods";
+        if (standing.Intervals.Count == 0 || standing.CardGraceEndsAt(policy) is not { } ends) return $"No valid card is on file: nothing new can start; {Add}.";
+        return ends > now
+            ? $"No valid card is on file: nothing new can start, and what runs stops at {ends:yyyy-MM-dd HH:mm} UTC; {Add}."
+            : $"No valid card is on file and the grace period is over: nothing runs; {Add}.";
+    }
+
+    private static IEnumerable<ConditionReport> Invalid(string message)
+        => [new ConditionReport(ConditionTypes.Ready, false, ConditionReasons.InvalidSpec, message)];
+
+    private async Task ReportAsync(BillingAccount account, IReadOnlyList<ConditionReport> conditions, Standing? standing, CancellationToken cancellation)
+    {
+        var now = time.GetUtcNow();
+        var status = new BillingAccountStatus
+        {
+            ObservedGeneration = account.Metadata.Generation,
+            Balance = standing is null ? account.Status?.Balance : (standing.Posted - standing.Accrued(now)).ToDecimalString(),
+            Held = standing?.Held(now).ToDecimalString() ?? account.Status?.Held,
+            BurnPerHour = standing?.BurnPerHour.ToDecimalString() ?? account.Status?.BurnPerHour,
+            Runway = standing is null ? account.Status?.Runway : standing.Runway(now) is { } runway ? Quantities.Runway(runway) : null,
+            Card = standing?.Cards.StateAt(now).ToString() ?? account.Status?.Card,
+            Conditions = ConditionList.Merge(account.Status?.Conditions, conditions, account.Metadata.Generation, now),
+        };
+        if (account.Status is not null && KubernetesJson.Serialize(account.Status) == KubernetesJson.Serialize(status)) return;
+        var body = new { apiVersion = WellKnown.ApiVersion, kind = BillingAccount.KubeKind, metadata = new { name = account.Metadata.Name }, status };
+        try
+        {
+            await client.CustomObjects.PatchClusterCustomObjectStatusAsync(
+                new V1Patch(KubernetesJson.Serialize(body), V1Patch.PatchType.ApplyPatch), WellKnown.Group, WellKnown.Version, BillingAccount.PluralName, account.Metadata.Name,
+                fieldManager: WellKnown.FieldManager, force: true, cancellationToken: cancellation).ConfigureAwait(false);
+        }
+        catch (HttpOperationException gone) when (gone.Response.StatusCode == HttpStatusCode.NotFound)
+        {
+        }
+    }
+
+    private async Task WatchLowBalanceAsync(BillingAccount account, Standing standing, DateTimeOffset now, CancellationToken cancellation)
+    {
+        var left = standing.Posted - standing.Accrued(now);
+        var below = standing.Policy.LowBalanceAlert is { } alert && left < alert;
+        var was = low.TryGetValue(account.Metadata.Name, out var before) && before;
+        low[account.Metadata.Name] = below;
+        CountLow();
+        if (!below || was) return;
+        await events.RecordAsync(
+            account, warning: true, "LowBalance", $"The balance of {left} is below the alert of {standing.Policy.LowBalanceAlert}: add balance under Billing > Overview.", cancellation).ConfigureAwait(false);
+    }
+
+    private void CountLow() => metrics.AccountsLow.Set(low.Values.Count(below => below));
+
+    private static BillingAccountSpec Copy(BillingAccountSpec spec) => new()
+    {
+        DisplayName = spec.DisplayName,
+        LowBalanceAlert = spec.LowBalanceAlert,
+        CardGracePeriod = spec.CardGracePeriod,
+        TimeZone = spec.TimeZone,
+    };
+}

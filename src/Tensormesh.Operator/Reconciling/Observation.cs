@@ -1,0 +1,42 @@
+using k8s.Models;
+using Tensormesh.Billing;
+using Tensormesh.Resources;
+
+namespace Tensormesh.Operator.Reconciling;
+
+/// <summary>What the ledger said, or that it said nothing.</summary>
+internal abstract record LedgerView
+{
+    private LedgerView() { }
+
+    /// <param name="Standing">Null when the ledger knows no such account, or the namespace names none.</param>
+    /// <param name="Runs">Intervals of this deployment that have not ended.</param>
+    public sealed record Known(DeploymentStanding? Standing, IReadOnlyList<OpenRun> Runs, IReadOnlyDictionary<GpuProduct, GpuPrice> Prices) : LedgerView;
+
+    public sealed record Unavailable(string Why) : LedgerView;
+}
+
+/// <summary>Everything that a decision about one GpuDeployment looks at, read at one instant. Decide reads nothing else, not even the clock.</summary>
+internal sealed record Observation
+{
+    /// <summary>With its defaults filled in.</summary>
+    public required GpuDeployment Deployment { get; init; }
+    /// <summary>From the namespace's label; null when it has none.</summary>
+    public required AccountId? Account { get; init; }
+    public required V1Deployment? Child { get; init; }
+    /// <summary>What this process last applied to the child; null when it has not yet.</summary>
+    public required AppliedChild? Applied { get; init; }
+    /// <summary>A Deployment of the same name that is not ours stands in the way.</summary>
+    public required bool NameTaken { get; init; }
+    public required IReadOnlyList<PodRun> Pods { get; init; }
+    public required GpuInventory Gpus { get; init; }
+    public required LedgerView Ledger { get; init; }
+    public required DateTimeOffset Now { get; init; }
+
+    public DeploymentId Id => new(Guid.Parse(Deployment.Metadata.Uid));
+    public bool Deleting => Deployment.Metadata.DeletionTimestamp is not null;
+    public bool HasFinalizer => Deployment.Metadata.Finalizers?.Contains(WellKnown.MeteringFinalizer) == true;
+    public bool Paused => Deployment.Spec.Paused == true;
+    public int WantedReplicas => Deleting || Paused ? 0 : Deployment.Spec.Replicas ?? 1;
+    public int CurrentReplicas => Child?.Spec?.Replicas ?? 0;
+}

@@ -1,0 +1,35 @@
+using System.Collections.Concurrent;
+using k8s.Models;
+using Tensormesh.Resources;
+
+namespace Tensormesh.Operator.Reconciling;
+
+/// <summary>The child as our own apply left it.</summary>
+internal readonly record struct AppliedChild(string Hash, long Generation);
+
+/// <summary>
+/// Tells whether a child Deployment is still what was applied. The server raises an object's generation with every change of
+/// its spec, whoever makes it: a child whose hash is ours and whose generation is the one our own apply produced has not
+/// been touched. Comparing fields instead would trip over everything that the server fills in or rewrites.
+/// </summary>
+internal sealed class PodDrift
+{
+    private readonly ConcurrentDictionary<string, AppliedChild> applied = new(StringComparer.Ordinal);
+
+    public static bool Differs(V1Deployment? observed, V1Deployment rendered, AppliedChild? applied)
+    {
+        if (observed is null) return true;
+        var hash = rendered.Metadata.Annotations[WellKnown.RenderedHashAnnotation];
+        if (observed.Metadata.Annotations is null || !observed.Metadata.Annotations.TryGetValue(WellKnown.RenderedHashAnnotation, out var carried) || carried != hash) return true;
+
+        // After a restart nothing is known yet: one apply, which changes nothing when nothing differs.
+        return applied is not { } last || last.Hash != hash || last.Generation != observed.Metadata.Generation;
+    }
+
+    public AppliedChild? Find(V1Deployment? child) => child is not null && applied.TryGetValue(child.Metadata.Uid, out var last) ? last : null;
+
+    public void Applied(V1Deployment result)
+        => applied[result.Metadata.Uid] = new AppliedChild(result.Metadata.Annotations[WellKnown.RenderedHashAnnotation], result.Metadata.Generation ?? 0);
+
+    public void Forget(V1Deployment child) => applied.TryRemove(child.Metadata.Uid, out _);
+}

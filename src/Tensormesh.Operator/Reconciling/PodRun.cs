@@ -1,0 +1,68 @@
+using k8s.Models;
+using Tensormesh.Billing;
+using Tensormesh.Resources;
+
+namespace Tensormesh.Operator.Reconciling;
+
+/// <summary>
+/// What one pod's status says about its hold on GPUs. Queueing and image pull are free: the hold begins at the first
+/// startedAt of the GPU container. It ends when the pod is over, not when a container restarts: between two restarts the
+/// GPUs are still the pod's, and nobody else can have them.
+/// </summary>
+internal sealed record PodRun(V1Pod Pod, PodId Id, DateTimeOffset? StartedAt, DateTimeOffset? EndedAt, bool Ready)
+{
+    public bool Deleting => Pod.Metadata.DeletionTimestamp is not null;
+
+    /// <summary>Neither over nor on its way out.</summary>
+    public bool Live => EndedAt is null && !Deleting && Pod.Status?.Phase is not ("Succeeded" or "Failed");
+
+    public bool HasFinalizer => Pod.Metadata.Finalizers?.Contains(WellKnown.MeteringFinalizer) == true;
+
+    /// <param name="nodeExists">False when the pod's node is gone from the cluster: nothing there can report an end any more.</param>
+    public static PodRun From(V1Pod pod, bool nodeExists, DateTimeOffset now)
+    {
+        var container = GpuContainer(pod);
+        return new PodRun(pod, new PodId(Guid.Parse(pod.Metadata.Uid)), FirstStart(container), End(pod, container, nodeExists, now), IsReady(pod));
+    }
+
+    private static V1ContainerStatus? GpuContainer(V1Pod pod)
+    {
+        var statuses = pod.Status?.ContainerStatuses;
+        if (statuses is null || statuses.Count == 0) return null;
+        var name = pod.Metadata.Annotations is { } annotations && annotations.TryGetValue(WellKnown.GpuContainerAnnotation, out var value) ? value : null;
+        return statuses.FirstOrDefault(status => status.Name == name) ?? statuses[0];
+    }
+
+    private static DateTimeOffset? FirstStart(V1ContainerStatus? container)
+    {
+        DateTime?[] starts = [container?.LastState?.Terminated?.StartedAt, container?.State?.Terminated?.StartedAt, container?.State?.Running?.StartedAt];
+        var known = starts.Where(start => start is { Year: > 1970 }).Select(start => Utc(start!.Value)).ToList();
+        return known.Count == 0 ? null : known.Min();
+    }
+
+    private static DateTimeOffset? End(V1Pod pod, V1ContainerStatus? container, bool nodeExists, DateTimeOffset now)
+    {
+        var deleted = pod.Metadata.DeletionTimestamp is { } timestamp ? Utc(timestamp) : (DateTimeOffset?)null;
+        var finished = container?.State?.Terminated?.FinishedAt is { Year: > 1970 } at ? Utc(at) : (DateTimeOffset?)null;
+
+        // A pod that will not run again: Succeeded and Failed are final. (A Deployment's pods fail when they are evicted.)
+        if (pod.Status?.Phase is "Succeeded" or "Failed") return finished ?? deleted ?? now;
+        if (deleted is null) return null;
+
+        // On its way out, and its GPU container has ended: the kubelet starts none again in a pod that is being deleted.
+        if (finished is not null) return finished;
+
+        // The kubelet deletes with a grace of zero once the pod's resources are free; so does a person with --force. A pod that
+        // was never bound, or whose node is gone, has nobody to report its end. deletionTimestamp already includes the grace.
+        if (pod.Metadata.DeletionGracePeriodSeconds == 0 || string.IsNullOrEmpty(pod.Spec?.NodeName) || !nodeExists)
+        {
+            return deleted < now ? deleted : now;
+        }
+
+        return null;
+    }
+
+    private static bool IsReady(V1Pod pod) => pod.Status?.Conditions?.Any(condition => condition is { Type: "Ready", Status: "True" }) == true;
+
+    private static DateTimeOffset Utc(DateTime time) => new(DateTime.SpecifyKind(time, DateTimeKind.Utc));
+}

@@ -1,0 +1,133 @@
+using Tensormesh.Billing;
+using Tensormesh.Resources;
+
+namespace Tensormesh.Operator.Reconciling;
+
+/// <summary>From a decision to the words that a customer reads. Pure.</summary>
+internal static class StatusReports
+{
+    public static StatusReport Of(Observation seen, LedgerView.Known ledger, LaunchRequest request, Verdict verdict, int replicas)
+    {
+        var ready = ReadyPods(seen);
+        var draining = seen.Pods.Count(pod => pod.EndedAt is null && !pod.Live);
+        List<ConditionReport> conditions = [Authorized(verdict), Suspended(seen, verdict, replicas), Ready(seen, verdict, ready, draining)];
+        var settling = verdict is Verdict.Admit && !seen.Paused && ready < seen.WantedReplicas;
+        var stopping = replicas == 0 && (draining > 0 || seen.Pods.Any(pod => pod.Live));
+        conditions.Add(settling || stopping
+            ? new ConditionReport(ConditionTypes.Reconciling, true, stopping ? ConditionReasons.Stopping : ConditionReasons.Starting, Progress(seen, ready, draining, stopping))
+            : new ConditionReport(ConditionTypes.Reconciling, false, ConditionReasons.Idle, "The deployment is as it should be for now."));
+        conditions.Add(verdict is Verdict.Refuse refuse
+            ? new ConditionReport(ConditionTypes.Stalled, true, refuse.Reason.ToString(), refuse.Message)
+            : NotStalled());
+        return Counts(seen, ledger, conditions) with { Product = request.Product, HourlyRate = request.HourlyRate };
+    }
+
+    public static StatusReport Invalid(Observation seen, LedgerView.Known ledger, IReadOnlyList<FieldError> errors)
+    {
+        var (reason, message) = seen.NameTaken
+            ? (ConditionReasons.NameTaken, $"A Deployment named {seen.Deployment.Metadata.Name} that this GpuDeployment does not own is in the way: rename one of them.")
+            : (ConditionReasons.InvalidSpec, string.Join("; ", errors));
+        return Counts(seen, ledger,
+        [
+            new ConditionReport(ConditionTypes.BillingAuthorized, null, reason, message),
+            new ConditionReport(ConditionTypes.Suspended, false, ConditionReasons.NotSuspended, "Nothing was stopped because of this."),
+            new ConditionReport(ConditionTypes.Ready, false, reason, message),
+            new ConditionReport(ConditionTypes.Reconciling, false, ConditionReasons.Idle, "Waiting for a spec that can run."),
+            new ConditionReport(ConditionTypes.Stalled, true, reason, message),
+        ]) with { Product = ReportedProduct(seen) };
+    }
+
+    public static StatusReport Unknown(Observation seen, Verdict.Hold hold)
+    {
+        var ready = ReadyPods(seen);
+        var message = hold.Message + " Nothing is started and nothing is stopped until it answers.";
+        var running = ready >= seen.WantedReplicas && seen.WantedReplicas > 0;
+        var report = Counts(seen, null,
+        [
+            new ConditionReport(ConditionTypes.BillingAuthorized, null, ConditionReasons.LedgerUnavailable, message),
+            new ConditionReport(ConditionTypes.Ready, running, running ? ConditionReasons.Running : ConditionReasons.LedgerUnavailable, running ? Runs(seen, ready) : message),
+            new ConditionReport(ConditionTypes.Reconciling, !running, running ? ConditionReasons.Idle : ConditionReasons.LedgerUnavailable, message),
+            NotStalled(),
+        ]);
+        return report with { Product = ReportedProduct(seen), HourlyRate = Money.TryParse(seen.Deployment.Status?.HourlyRate, out var rate) ? rate : null };
+    }
+
+    /// <summary>The product that was reported before, for when nothing better can be known.</summary>
+    public static GpuProduct? ReportedProduct(Observation seen)
+        => seen.Deployment.Status?.GpuProduct is { Length: > 0 } product ? new GpuProduct(product) : null;
+
+    private static StatusReport Counts(Observation seen, LedgerView.Known? ledger, IReadOnlyList<ConditionReport> conditions) => new(
+        Replicas: seen.Pods.Count(pod => pod.Live),
+        ReadyReplicas: ReadyPods(seen),
+        Gpus: seen.Pods.Count(pod => pod.Live && pod.StartedAt is not null) * seen.Deployment.Spec.Gpu.Count,
+        Product: null,
+        HourlyRate: null,
+        CostToDate: ledger is null ? null : ledger.Standing?.SettledCost ?? Money.Zero,
+        conditions);
+
+    private static ConditionReport Authorized(Verdict verdict) => verdict switch
+    {
+        Verdict.Admit { StopsAt: { } stopsAt, StopReason: { } why } => new(
+            ConditionTypes.BillingAuthorized, true, ConditionReasons.Admitted, Until(stopsAt, why)),
+        Verdict.Admit => new(ConditionTypes.BillingAuthorized, true, ConditionReasons.Admitted, "A valid card is on file and the balance covers the hold."),
+        Verdict.Refuse refuse => new(ConditionTypes.BillingAuthorized, false, refuse.Reason.ToString(), refuse.Message),
+        Verdict.Hold hold => new(ConditionTypes.BillingAuthorized, null, ConditionReasons.LedgerUnavailable, hold.Message),
+        _ => throw new InvalidOperationException($"unknown verdict {verdict}"),
+    };
+
+    /// <summary>In whole minutes, so that a message does not change with every look.</summary>
+    private static string Until(DateTimeOffset stopsAt, RefusalReason why)
+    {
+        var when = stopsAt.ToString("yyyy-MM-dd HH:mm", System.Globalization.CultureInfo.InvariantCulture) + " UTC";
+        return why switch
+        {
+            RefusalReason.InsufficientBalance => $"The balance lasts until {when} at the account's present burn.",
+            RefusalReason.BudgetExhausted => $"The deployment's own budget lasts until {when}.",
+            RefusalReason.NoValidCard or RefusalReason.CardExpired => $"No valid card is on file after {when}, grace included.",
+            RefusalReason.AccountMissing or RefusalReason.NoMatchingGpu or RefusalReason.PriceMissing or RefusalReason.HourlyRateAboveBudget
+                => $"It stops at {when}: {why}.",
+        };
+    }
+
+    private static ConditionReport Suspended(Observation seen, Verdict verdict, int replicas)
+    {
+        if (seen.Paused) return new(ConditionTypes.Suspended, true, ConditionReasons.Paused, "spec.paused is true: set it to false to run again.");
+        if (verdict is Verdict.Refuse refuse && replicas == 0 && seen.WantedReplicas > 0)
+        {
+            return new(ConditionTypes.Suspended, true, refuse.Reason.ToString(), refuse.Message);
+        }
+
+        return new(ConditionTypes.Suspended, false, ConditionReasons.NotSuspended, "What was asked for may run.");
+    }
+
+    private static ConditionReport Ready(Observation seen, Verdict verdict, int ready, int draining)
+    {
+        if (verdict is Verdict.Refuse refuse) return new(ConditionTypes.Ready, false, refuse.Reason.ToString(), refuse.Message);
+        if (seen.Paused)
+        {
+            return new(ConditionTypes.Ready, false, ConditionReasons.Paused, draining > 0
+                ? $"Paused: {draining} pods are still ending, and are charged until they have."
+                : "Paused: nothing runs and nothing is charged.");
+        }
+
+        if (seen.WantedReplicas == 0) return new(ConditionTypes.Ready, true, ConditionReasons.ScaledToZero, "Scaled to zero: nothing runs and nothing is charged.");
+        return ready >= seen.WantedReplicas
+            ? new(ConditionTypes.Ready, true, ConditionReasons.Running, Runs(seen, ready))
+            : new(ConditionTypes.Ready, false, ConditionReasons.Starting, Progress(seen, ready, draining, stopping: false));
+    }
+
+    private static ConditionReport NotStalled() => new(ConditionTypes.Stalled, false, ConditionReasons.NotStalled, "Nothing waits for a person.");
+
+    private static string Runs(Observation seen, int ready) => $"{ready} of {seen.WantedReplicas} replicas run.";
+
+    private static string Progress(Observation seen, int ready, int draining, bool stopping)
+    {
+        if (stopping) return $"{seen.Pods.Count(pod => pod.Live) + draining} pods are ending.";
+        var unscheduled = seen.Pods
+            .Select(pod => pod.Pod.Status?.Conditions?.FirstOrDefault(condition => condition is { Type: "PodScheduled", Status: "False" })?.Message)
+            .FirstOrDefault(message => !string.IsNullOrEmpty(message));
+        return unscheduled is null ? Runs(seen, ready) : $"{Runs(seen, ready)} Waiting for GPUs: {unscheduled}";
+    }
+
+    private static int ReadyPods(Observation seen) => seen.Pods.Count(pod => pod.Live && pod.Ready);
+}

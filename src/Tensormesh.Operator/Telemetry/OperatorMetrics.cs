@@ -1,0 +1,65 @@
+using Prometheus;
+
+namespace Tensormesh.Operator.Telemetry;
+
+/// <summary>Every instrument of the operator in one place. Never the source of billing.</summary>
+internal sealed class OperatorMetrics
+{
+    private readonly MetricFactory factory;
+
+    public OperatorMetrics(CollectorRegistry registry)
+    {
+        Registry = registry;
+        factory = Metrics.WithCustomRegistry(registry);
+
+        ReconcileTotal = Counter("tensormesh_reconcile_total", "Reconciles, by kind and outcome (done, requeued, fault).", "kind", "outcome");
+        ReconcileSeconds = Histogram("tensormesh_reconcile_seconds", "Time that one reconcile takes, by kind.", "kind");
+        QueueDepth = Gauge("tensormesh_queue_depth", "Keys that wait for a worker, by kind.", "kind");
+        ActiveWorkers = Gauge("tensormesh_active_workers", "Workers that reconcile now, by kind.", "kind");
+        InformerStaleness = Gauge("tensormesh_informer_staleness_seconds", "Time since the API server last told anything, by kind.", "kind");
+        InformerRelists = Counter("tensormesh_informer_relists_total", "Lists made again, by kind and cause (expired, silent, fault).", "kind", "cause");
+        InformerObjects = Gauge("tensormesh_informer_objects", "Objects in the local copy, by kind.", "kind");
+        Leader = Gauge("tensormesh_leader", "1 while this process holds the lease.");
+        Verdicts = Counter("tensormesh_gate_verdicts_total", "Answers of the billing gate, by where it was asked (webhook, reconciler) and answer.", "asked_by", "verdict");
+        WebhookSeconds = Histogram("tensormesh_webhook_seconds", "Time that one admission review takes.");
+        Suspensions = Counter("tensormesh_suspensions_total", "Suspensions of running work, by reason.", "reason");
+        SuspendLateness = Histogram("tensormesh_suspend_lateness_seconds", "From the exact instant of exhaustion to the suspension.");
+        Charged = Counter("tensormesh_gpu_charged_dollars_total", "Dollars of GPU time settled to the ledger by this process.");
+        Windows = Counter("tensormesh_usage_windows_total", "Usage windows settled to the ledger by this process.");
+        Uncollected = Counter("tensormesh_uncollected_dollars_total", "Dollars of GPU time that ran past a balance while no operator watched, and that nobody pays.");
+        SettlementLag = Gauge("tensormesh_settlement_lag_seconds", "Time since every running account was last settled.");
+        LedgerUp = Gauge("tensormesh_ledger_up", "1 while the ledger answers.");
+        RunningGpus = Gauge("tensormesh_running_gpus", "GPUs held by running pods, by product.", "product");
+        AccountsLow = Gauge("tensormesh_accounts_below_alert", "Accounts whose balance is below their own alert.");
+        EventsDropped = Counter("tensormesh_events_dropped_total", "Kubernetes Events that could not be written.");
+    }
+
+    public CollectorRegistry Registry { get; }
+    public Counter ReconcileTotal { get; }
+    public Histogram ReconcileSeconds { get; }
+    public Gauge QueueDepth { get; }
+    public Gauge ActiveWorkers { get; }
+    public Gauge InformerStaleness { get; }
+    public Counter InformerRelists { get; }
+    public Gauge InformerObjects { get; }
+    public Gauge Leader { get; }
+    public Counter Verdicts { get; }
+    public Histogram WebhookSeconds { get; }
+    public Counter Suspensions { get; }
+    public Histogram SuspendLateness { get; }
+    public Counter Charged { get; }
+    public Counter Windows { get; }
+    public Counter Uncollected { get; }
+    public Gauge SettlementLag { get; }
+    public Gauge LedgerUp { get; }
+    public Gauge RunningGpus { get; }
+    public Gauge AccountsLow { get; }
+    public Counter EventsDropped { get; }
+
+    private Counter Counter(string name, string help, params string[] labels) => factory.CreateCounter(name, help, labels);
+    private Gauge Gauge(string name, string help, params string[] labels) => factory.CreateGauge(name, help, labels);
+
+    // 1 ms to about 16 s.
+    private Histogram Histogram(string name, string help, params string[] labels)
+        => factory.CreateHistogram(name, help, labels, new HistogramConfiguration { Buckets = Prometheus.Histogram.ExponentialBuckets(0.001, 2, 15) });
+}

@@ -1,0 +1,73 @@
+using System.Collections.Concurrent;
+using k8s.Models;
+using Tensormesh.Billing;
+using Tensormesh.Operator.Reconciling;
+using Tensormesh.Resources;
+
+namespace Tensormesh.Operator.Watching;
+
+/// <summary>The local copies of everything the operator looks at in the cluster, with the two indexes that the loop needs.</summary>
+internal sealed class ClusterView
+{
+    private readonly ConcurrentDictionary<string, ConcurrentDictionary<string, V1Pod>> podsByDeployment = new(StringComparer.Ordinal);
+    private volatile GpuInventory inventory = new([]);
+
+    public ClusterView(
+        Informer<GpuDeployment> gpuDeployments, Informer<BillingAccount> billingAccounts, Informer<PriceBook> priceBooks,
+        Informer<V1Deployment> deployments, Informer<V1Pod> pods, Informer<V1Node> nodes, Informer<V1Namespace> namespaces)
+    {
+        GpuDeployments = gpuDeployments;
+        BillingAccounts = billingAccounts;
+        PriceBooks = priceBooks;
+        Deployments = deployments;
+        Pods = pods;
+        Nodes = nodes;
+        Namespaces = namespaces;
+        pods.Changed += IndexPod;
+        nodes.Changed += (_, _) => inventory = GpuInventory.From(nodes.All);
+    }
+
+    public Informer<GpuDeployment> GpuDeployments { get; }
+    public Informer<BillingAccount> BillingAccounts { get; }
+    public Informer<PriceBook> PriceBooks { get; }
+    public Informer<V1Deployment> Deployments { get; }
+    public Informer<V1Pod> Pods { get; }
+    public Informer<V1Node> Nodes { get; }
+    public Informer<V1Namespace> Namespaces { get; }
+
+    public IReadOnlyList<IInformer> Informers => [GpuDeployments, BillingAccounts, PriceBooks, Deployments, Pods, Nodes, Namespaces];
+
+    public GpuInventory Inventory => inventory;
+
+    public bool HasNode(string? name) => !string.IsNullOrEmpty(name) && Nodes.Find(name) is not null;
+
+    public IEnumerable<V1Pod> PodsOf(string? deploymentUid)
+        => deploymentUid is not null && podsByDeployment.TryGetValue(deploymentUid, out var pods) ? pods.Values : [];
+
+    public AccountId? AccountOf(string? @namespace)
+        => @namespace is not null && Namespaces.Find(@namespace)?.Metadata.Labels is { } labels && labels.TryGetValue(WellKnown.AccountLabel, out var account) && account.Length > 0
+            ? new AccountId(account)
+            : null;
+
+    /// <summary>The key of the GpuDeployment that a pod or child Deployment belongs to.</summary>
+    public static string? OwnerKey(IMetadata<V1ObjectMeta>? value)
+        => value?.Metadata.Labels is { } labels && labels.TryGetValue(WellKnown.DeploymentLabel, out var name) ? ObjectKey.Of(value.Metadata.NamespaceProperty, name) : null;
+
+    private void IndexPod(V1Pod? before, V1Pod? after)
+    {
+        // A pod made again under its old name is another pod: the old one leaves the index by its own uid.
+        if (before is not null && before.Metadata.Uid != after?.Metadata.Uid && Bucket(before) is { } old) old.TryRemove(before.Metadata.Uid, out _);
+        if (after is not null && Bucket(after) is { } bucket) bucket[after.Metadata.Uid] = after;
+    }
+
+    private ConcurrentDictionary<string, V1Pod>? Bucket(V1Pod pod)
+        => pod.Metadata.Labels is { } labels && labels.TryGetValue(WellKnown.DeploymentUidLabel, out var uid)
+            ? podsByDeployment.GetOrAdd(uid, _ => new ConcurrentDictionary<string, V1Pod>(StringComparer.Ordinal))
+            : null;
+
+    /// <summary>Drops what is remembered of a GpuDeployment that is gone.</summary>
+    public void Forget(string deploymentUid)
+    {
+        if (podsByDeployment.TryGetValue(deploymentUid, out var pods) && pods.IsEmpty) podsByDeployment.TryRemove(deploymentUid, out _);
+    }
+}

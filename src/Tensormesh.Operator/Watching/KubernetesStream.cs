@@ -1,0 +1,134 @@
+using System.Net;
+using System.Runtime.CompilerServices;
+using System.Text.Json;
+using k8s;
+using k8s.Models;
+
+namespace Tensormesh.Operator.Watching;
+
+/// <summary>A page of a list, and the version from which to watch on.</summary>
+internal sealed record ListPage<T>(IReadOnlyList<T> Items, string ResourceVersion, string? Continue);
+
+internal enum WatchKind { Added, Modified, Deleted, Bookmark, Error }
+
+internal readonly record struct WatchLine<T>(WatchKind Kind, T? Object, V1Status? Status, string? ResourceVersion);
+
+/// <summary>The server no longer has the version asked for: list again.</summary>
+internal sealed class VersionExpiredException(string message) : Exception(message);
+
+/// <summary>Nothing came for longer than the watchdog allows: the connection is taken for dead.</summary>
+internal sealed class WatchSilentException(TimeSpan silence) : Exception($"nothing came for {silence.TotalSeconds:0} s");
+
+/// <summary>
+/// Lists and watches over the client's own connection. The client's watch reads lines without a token or a time limit, so a
+/// connection that dies silently is never noticed; here every read has a deadline.
+/// </summary>
+internal sealed class KubernetesStream(Kubernetes client)
+{
+    /// <summary>Objects a page: bounds the memory of a list of 10,000.</summary>
+    private const int PageSize = 500;
+
+    public async Task<ListPage<T>> ListAsync<T>(ResourcePath resource, string? from, CancellationToken cancellation)
+        where T : IKubernetesObject<V1ObjectMeta>
+    {
+        (string, string)[] parameters = from is null
+            ? [("limit", PageSize.ToString(System.Globalization.CultureInfo.InvariantCulture))]
+            : [("limit", PageSize.ToString(System.Globalization.CultureInfo.InvariantCulture)), ("continue", from)];
+        using var response = await SendAsync(resource.Query(parameters), cancellation).ConfigureAwait(false);
+        await using var body = await response.Content.ReadAsStreamAsync(cancellation).ConfigureAwait(false);
+        var list = KubernetesJson.Deserialize<KubernetesList<T>>(body);
+        return new ListPage<T>([.. list.Items], list.Metadata.ResourceVersion, string.IsNullOrEmpty(list.Metadata.ContinueProperty) ? null : list.Metadata.ContinueProperty);
+    }
+
+    /// <summary>Yields until the server ends the watch, which it does after <paramref name="length"/>.</summary>
+    /// <exception cref="VersionExpiredException">410, as a status or inside the stream.</exception>
+    /// <exception cref="WatchSilentException">No line, not even a bookmark, for <paramref name="silence"/>.</exception>
+    public async IAsyncEnumerable<WatchLine<T>> WatchAsync<T>(
+        ResourcePath resource, string resourceVersion, TimeSpan length, TimeSpan silence, TimeProvider time, [EnumeratorCancellation] CancellationToken cancellation)
+        where T : IKubernetesObject<V1ObjectMeta>
+    {
+        var query = resource.Query(
+            ("watch", "true"),
+            ("allowWatchBookmarks", "true"),
+            ("resourceVersion", resourceVersion),
+            ("timeoutSeconds", ((int)length.TotalSeconds).ToString(System.Globalization.CultureInfo.InvariantCulture)));
+        using var watchdog = new CancellationTokenSource(silence, time);
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(cancellation, watchdog.Token);
+        HttpResponseMessage response;
+        try
+        {
+            response = await SendAsync(query, either.Token).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException) when (watchdog.IsCancellationRequested && !cancellation.IsCancellationRequested)
+        {
+            throw new WatchSilentException(silence);
+        }
+
+        using (response)
+        {
+            using var reader = new StreamReader(await response.Content.ReadAsStreamAsync(either.Token).ConfigureAwait(false));
+            while (true)
+            {
+                string? line;
+                try
+                {
+                    line = await reader.ReadLineAsync(either.Token).ConfigureAwait(false);
+                }
+                catch (OperationCanceledException) when (watchdog.IsCancellationRequested && !cancellation.IsCancellationRequested)
+                {
+                    throw new WatchSilentException(silence);
+                }
+
+                if (line is null) yield break;
+                watchdog.CancelAfter(silence);
+                if (line.Length > 0) yield return Parse<T>(line);
+            }
+        }
+    }
+
+    internal static WatchLine<T> Parse<T>(string line) where T : IKubernetesObject<V1ObjectMeta>
+    {
+        using var document = JsonDocument.Parse(line);
+        var type = document.RootElement.GetProperty("type").GetString();
+        var body = document.RootElement.GetProperty("object");
+        switch (type)
+        {
+            case "ERROR":
+                var status = KubernetesJson.Deserialize<V1Status>(body);
+                if (status.Code == (int)HttpStatusCode.Gone) throw new VersionExpiredException(status.Message ?? "410 Gone");
+                return new WatchLine<T>(WatchKind.Error, default, status, null);
+            case "BOOKMARK":
+                return new WatchLine<T>(WatchKind.Bookmark, default, null, body.GetProperty("metadata").GetProperty("resourceVersion").GetString());
+            default:
+                var value = KubernetesJson.Deserialize<T>(body);
+                var kind = type switch
+                {
+                    "ADDED" => WatchKind.Added,
+                    "MODIFIED" => WatchKind.Modified,
+                    "DELETED" => WatchKind.Deleted,
+                    _ => throw new JsonException($"unknown watch event type '{type}'"),
+                };
+                return new WatchLine<T>(kind, value, null, value.Metadata.ResourceVersion);
+        }
+    }
+
+    private async Task<HttpResponseMessage> SendAsync(string pathAndQuery, CancellationToken cancellation)
+    {
+        using var request = new HttpRequestMessage(HttpMethod.Get, new Uri(client.BaseUri, pathAndQuery)) { Version = HttpVersion.Version20 };
+        request.Headers.Accept.ParseAdd("application/json");
+        if (client.Credentials is not null) await client.Credentials.ProcessHttpRequestAsync(request, cancellation).ConfigureAwait(false);
+        var response = await client.HttpClient.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, cancellation).ConfigureAwait(false);
+        if (response.IsSuccessStatusCode) return response;
+        var body = await response.Content.ReadAsStringAsync(cancellation).ConfigureAwait(false);
+        response.Dispose();
+        if (response.StatusCode == HttpStatusCode.Gone) throw new VersionExpiredException(body);
+        throw new HttpRequestException($"GET {pathAndQuery}: {(int)response.StatusCode} {body}", null, response.StatusCode);
+    }
+
+    /// <summary>A list of any kind, in the server's JSON.</summary>
+    private sealed class KubernetesList<T>
+    {
+        [System.Text.Json.Serialization.JsonPropertyName("metadata")] public V1ListMeta Metadata { get; set; } = new();
+        [System.Text.Json.Serialization.JsonPropertyName("items")] public IList<T> Items { get; set; } = [];
+    }
+}

@@ -1,0 +1,141 @@
+using System.Threading.RateLimiting;
+using System.Xml.Linq;
+using Microsoft.AspNetCore.Authentication.JwtBearer;
+using Microsoft.AspNetCore.Authorization;
+using Microsoft.AspNetCore.DataProtection.KeyManagement;
+using Microsoft.AspNetCore.DataProtection.Repositories;
+using Microsoft.AspNetCore.DataProtection.XmlEncryption;
+using Microsoft.IdentityModel.Tokens;
+
+namespace Tensormesh.Web;
+
+/// <summary>Who may come in, and how often. Everything asks for a token unless a route says otherwise.</summary>
+internal static class Access
+{
+    public const string AdminPolicy = "admin";
+
+    private static readonly TimeSpan ClockSkew = TimeSpan.FromSeconds(30);
+
+    public static IServiceCollection AddAccess(this IServiceCollection services, WebSettings settings)
+    {
+        services.AddAuthentication(JwtBearerDefaults.AuthenticationScheme).AddJwtBearer(bearer =>
+        {
+            bearer.MapInboundClaims = false;
+            bearer.SaveToken = false;
+            bearer.Events = Events();
+            bearer.TokenValidationParameters = new TokenValidationParameters
+            {
+                NameClaimType = Caller.AccountClaim,
+                RoleClaimType = Caller.RoleClaim,
+                ClockSkew = ClockSkew,
+                RequireExpirationTime = true,
+                RequireSignedTokens = true,
+            };
+            Trust(settings.Issuer, bearer);
+        });
+        services.Configure<KeyManagementOptions>(keys =>
+        {
+            keys.XmlRepository = new ForgottenKeys();
+            keys.XmlEncryptor = new NullXmlEncryptor();
+        });
+        services.AddAuthorizationBuilder()
+            .SetFallbackPolicy(new AuthorizationPolicyBuilder().RequireAuthenticatedUser().Build())
+            .AddPolicy(AdminPolicy, policy => policy.RequireAuthenticatedUser().RequireRole(Role.Admin.ToName(), Role.SuperAdmin.ToName()));
+        services.AddRateLimiter(limiter =>
+        {
+            limiter.GlobalLimiter = PartitionedRateLimiter.Create<HttpContext, string>(context => BucketOf(context, settings));
+            limiter.OnRejected = static async (rejected, _) =>
+            {
+                var wait = rejected.Lease.TryGetMetadata(MetadataName.RetryAfter, out var hint) ? hint : TimeSpan.FromSeconds(1);
+                await Problem.TooManyRequests(wait).ExecuteAsync(rejected.HttpContext);
+            };
+        });
+        return services;
+    }
+
+    private static void Trust(TokenIssuer issuer, JwtBearerOptions bearer)
+    {
+        var check = bearer.TokenValidationParameters;
+        switch (issuer)
+        {
+            case TokenIssuer.Development development:
+                check.ValidIssuer = TokenIssuer.Development.Name;
+                check.ValidAudience = TokenIssuer.DefaultAudience;
+                check.IssuerSigningKey = new SymmetricSecurityKey(development.Key);
+                check.ValidAlgorithms = [SecurityAlgorithms.HmacSha256];
+                break;
+            case TokenIssuer.OpenIdConnect provider:
+                bearer.Authority = provider.Authority;
+                check.ValidAudience = provider.Audience;
+                // Asymmetric only: with an HMAC algorithm allowed, the provider's public key would do as a secret.
+                check.ValidAlgorithms =
+                [
+                    SecurityAlgorithms.RsaSha256, SecurityAlgorithms.RsaSha384, SecurityAlgorithms.RsaSsaPssSha256,
+                    SecurityAlgorithms.EcdsaSha256, SecurityAlgorithms.EcdsaSha384,
+                ];
+                break;
+        }
+    }
+
+    private static JwtBearerEvents Events() => new()
+    {
+        OnTokenValidated = context =>
+        {
+            if (Caller.From(context.Principal!) is null)
+            {
+                context.Fail($"it must name one account in '{Caller.AccountClaim}' and one role of USER, ADMIN, SUPER_ADMIN in "
+                    + $"'{Caller.RoleClaim}'");
+            }
+
+            return Task.CompletedTask;
+        },
+        OnChallenge = async context =>
+        {
+            context.HandleResponse();
+            context.Response.Headers.WWWAuthenticate = context.AuthenticateFailure is null ? "Bearer" : "Bearer error=\"invalid_token\"";
+            await Problem.Unauthenticated(WhyRefused(context.AuthenticateFailure)).ExecuteAsync(context.HttpContext);
+        },
+        OnForbidden = context => Problem.AdminsOnly().ExecuteAsync(context.HttpContext),
+    };
+
+    /// <summary>Says enough to mend the call and nothing that helps to forge a token.</summary>
+    private static string WhyRefused(Exception? failure) => failure switch
+    {
+        null => "No bearer token came with the request.",
+        SecurityTokenExpiredException => "The bearer token has expired.",
+        SecurityTokenException => "The bearer token is not one that this server trusts.",
+        _ when failure.GetType() == typeof(Exception) => $"The bearer token cannot be used: {failure.Message}.",
+        _ => "The bearer token could not be read.",
+    };
+
+    private static RateLimitPartition<string> BucketOf(HttpContext context, WebSettings settings)
+    {
+        var caller = Caller.From(context.User) is { } known ? $"account/{known.Account}" : $"address/{context.Connection.RemoteIpAddress}";
+        return RateLimitPartition.GetTokenBucketLimiter(caller, _ => new TokenBucketRateLimiterOptions
+        {
+            TokenLimit = settings.RequestBurst,
+            TokensPerPeriod = settings.RequestsPerSecond,
+            ReplenishmentPeriod = TimeSpan.FromSeconds(1),
+            QueueLimit = 0,
+        });
+    }
+
+    /// <summary>
+    /// Authentication brings data protection along, which bearer tokens have no use for; left to itself it writes a key file into the
+    /// home directory at each first start. Its keys stay in memory here and end with the process.
+    /// </summary>
+    private sealed class ForgottenKeys : IXmlRepository
+    {
+        private readonly List<XElement> keys = [];
+
+        public IReadOnlyCollection<XElement> GetAllElements()
+        {
+            lock (keys) return [.. keys];
+        }
+
+        public void StoreElement(XElement element, string friendlyName)
+        {
+            lock (keys) keys.Add(element);
+        }
+    }
+}

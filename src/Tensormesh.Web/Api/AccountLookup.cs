@@ -1,0 +1,33 @@
+using System.Text.RegularExpressions;
+using Tensormesh.Billing;
+
+namespace Tensormesh.Web;
+
+/// <summary>Reads accounts for the routes.</summary>
+internal sealed partial class AccountLookup(Accounts accounts, Spending spending, TimeProvider time)
+{
+    private readonly Accounts accounts = accounts;
+    private readonly Spending spending = spending;
+    private readonly TimeProvider time = time;
+
+    /// <summary>Null when the ledger knows no such account. A name that no BillingAccount can have never reaches the database.</summary>
+    public Task<Standing?> FindAsync(AccountId account, CancellationToken cancellation) =>
+        AccountName().IsMatch(account.Value) ? accounts.ReadStandingAsync(account, cancellation) : Task.FromResult<Standing?>(null);
+
+    /// <summary>Null when the ledger knows no such account.</summary>
+    public Task<SpendingSummary?> FindSpendingAsync(AccountId account, CancellationToken cancellation) =>
+        AccountName().IsMatch(account.Value)
+        ? spending.SummaryAsync(account, time.GetUtcNow(), cancellation)
+        : Task.FromResult<SpendingSummary?>(null);
+
+    /// <summary>
+    /// What is left after everything accrued up to now. Accrued cost alone never shows a balance below zero: charging stops at the
+    /// instant of exhaustion, also where the operator is a moment late in recording it.
+    /// </summary>
+    public Money BalanceOf(Standing standing) =>
+        Money.Max(standing.Posted - standing.Accrued(time.GetUtcNow()), Money.Min(standing.Posted, Money.Zero));
+
+    /// <summary>A Kubernetes object name: the name of a BillingAccount.</summary>
+    [GeneratedRegex(@"\A[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\z", RegexOptions.CultureInvariant)]
+    private static partial Regex AccountName();
+}

@@ -1,0 +1,113 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Text.Json;
+using Tensormesh.Billing;
+
+namespace Tensormesh.Web;
+
+/// <summary>
+/// An error answer: RFC 9457 <c>application/problem+json</c>. <see cref="Detail"/> says what is wrong and what to do;
+/// the type is stable and safe to program against, the prose is not.
+/// </summary>
+/// <param name="Kind">The last part of <c>urn:tensormesh:problem:{kind}</c>.</param>
+/// <param name="Field">The body field or query parameter at fault, as a path such as <c>amount.nanos</c>; null when none is.</param>
+internal sealed record Problem(int Status, string Kind, string Title, string Detail, string? Field = null) : IResult
+{
+    public const string UrnPrefix = "urn:tensormesh:problem:";
+    public const string ContentType = "application/problem+json";
+
+    private static readonly TimeSpan LedgerRetry = TimeSpan.FromSeconds(5);
+
+    public TimeSpan? RetryAfter { get; init; }
+
+    /// <summary>Members of this one kind of problem, beside the standard ones.</summary>
+    public IReadOnlyDictionary<string, string>? Extra { get; init; }
+
+    public static Problem Invalid(string field, string detail) => new(400, "invalid-field", "A field is wrong", detail, field);
+
+    public static Problem Malformed(string detail, string? field = null) =>
+        new(400, "malformed-body", "The body cannot be read", detail, field);
+
+    public static Problem BadRequest(string detail) => new(400, "bad-request", "The request cannot be read", detail);
+
+    public static Problem BadPageToken() => new(400, "bad-page-token", "The page token is not valid",
+        "This pageToken was not given out for this account. Use nextPageToken of the page before as it came, or omit pageToken to start "
+            + "from the newest.", "pageToken");
+
+    public static Problem Unauthenticated(string why) => new(401, "unauthenticated", "A token is needed",
+        $"{why} Send 'Authorization: Bearer <access token>' with a token that is valid now.");
+
+    public static Problem NotYourAccount(string userId, AccountId own) => new(403, "not-your-account", "Not your account",
+        $"You act for account '{own}' and may not act for '{userId}'. Omit userId, or ask with a token of role ADMIN or SUPER_ADMIN.",
+            "userId");
+
+    public static Problem AdminsOnly() => new(403, "admins-only", "For administrators only",
+        "This route needs a token of role ADMIN or SUPER_ADMIN.");
+
+    public static Problem AccountUnknown(AccountId account, string? field = null) => new(404, "account-unknown", "No such account",
+        $"The ledger knows no account '{account}'. Apply a BillingAccount of that name (kubectl apply) and try again in a few seconds.",
+            field);
+
+    public static Problem PaymentMethodNotAttached(string paymentMethodId) => new(404, "payment-method-not-attached", "Not on file",
+        $"Payment method '{paymentMethodId}' is not on file for this account. GET /v1/billing/stripe/customers/payment-methods lists "
+            + $"those that are.");
+
+    public static Problem NoSuchRoute(string method, string path) => new(404, "no-such-route", "No such route",
+        $"There is nothing at {method} {path}. GET /openapi/v1.json lists the routes.");
+
+    public static Problem MethodNotAllowed(string method, string allowed) => new(405, "method-not-allowed", "Method not allowed",
+        allowed.Length == 0 ? $"This route does not take {method}." : $"This route does not take {method}. It takes {allowed}.");
+
+    public static Problem KeyReused(string detail) => new(409, "idempotency-key-reused", "Idempotency key already used for another request",
+        $"{detail} Nothing was done now. Send a new Idempotency-Key for a new request; repeat a request with its own key and its own "
+            + $"body.");
+
+    public static Problem BodyTooLarge() => new(413, "body-too-large", "The body is too large",
+        $"A body may have at most {WebHost.LargestBodyBytes} bytes here.");
+
+    public static Problem UnsupportedMediaType() => new(415, "unsupported-media-type", "Not JSON",
+        "Send the body as JSON, with 'Content-Type: application/json'.");
+
+    public static Problem TooManyRequests(TimeSpan wait) => new(429, "too-many-requests", "Too many requests",
+        "You send requests faster than one caller may. Wait for as long as Retry-After says, then go on more "
+            + "slowly.") { RetryAfter = wait };
+
+    public static Problem Internal() => new(500, "internal", "Something went wrong here",
+        "The request failed for a reason on our side. Repeat it, with the same Idempotency-Key if it moves money; if it fails again, "
+            + "report the traceId.");
+
+    public static Problem LedgerUnavailable() => new(503, "ledger-unavailable", "The ledger cannot be reached",
+        "The ledger cannot be reached at this moment. Repeat the request after as long as Retry-After says, with the same "
+            + "Idempotency-Key if it moves money.")
+    { RetryAfter = LedgerRetry };
+
+    public async Task ExecuteAsync(HttpContext httpContext)
+    {
+        var response = httpContext.Response;
+        if (response.HasStarted) return;
+        response.StatusCode = Status;
+        response.ContentType = ContentType;
+        // The exception handler cleared what was set before.
+        response.Headers.CacheControl = "no-store";
+        response.Headers.XContentTypeOptions = "nosniff";
+        if (RetryAfter is { } wait)
+        {
+            response.Headers.RetryAfter = Math.Max(1, (long)Math.Ceiling(wait.TotalSeconds)).ToString(CultureInfo.InvariantCulture);
+        }
+
+        var body = new Dictionary<string, object>
+        {
+            ["type"] = UrnPrefix + Kind,
+            ["title"] = Title,
+            ["status"] = Status,
+            ["detail"] = Detail,
+            ["instance"] = httpContext.Request.Path.ToUriComponent(),
+            ["traceId"] = Activity.Current?.TraceId.ToHexString() ?? httpContext.TraceIdentifier,
+        };
+        if (Field is not null) body["field"] = Field;
+        foreach (var (name, value) in Extra ?? new Dictionary<string, string>()) body[name] = value;
+        var json = JsonSerializer.SerializeToUtf8Bytes(body, Wire.Json);
+        response.ContentLength = json.Length;
+        if (!HttpMethods.IsHead(httpContext.Request.Method)) await response.Body.WriteAsync(json, httpContext.RequestAborted);
+    }
+}

@@ -1,0 +1,38 @@
+using Npgsql;
+using Tensormesh.Billing;
+
+namespace Tensormesh.Web;
+
+/// <summary>Whether requests can be served: Postgres answers, its schema is this build's, and the process is not stopping.</summary>
+internal sealed class Readiness(NpgsqlDataSource dataSource, IHostApplicationLifetime lifetime)
+{
+    private static readonly string[] Needed = [.. typeof(Migrator).Assembly.GetManifestResourceNames()
+        .Where(name => name.StartsWith("Migrations/", StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
+
+    private readonly NpgsqlDataSource dataSource = dataSource;
+    private readonly IHostApplicationLifetime lifetime = lifetime;
+
+    /// <summary>Null when ready; otherwise why not, and what to do.</summary>
+    /// <exception cref="NpgsqlException">Postgres cannot be reached.</exception>
+    public async Task<string?> WhyNotAsync(CancellationToken cancellation)
+    {
+        if (lifetime.ApplicationStopping.IsCancellationRequested) return "The server is stopping.";
+        var applied = new HashSet<string>(StringComparer.Ordinal);
+        try
+        {
+            await using var command = dataSource.CreateCommand("select name from schema_migration");
+            await using var reader = await command.ExecuteReaderAsync(cancellation);
+            while (await reader.ReadAsync(cancellation)) applied.Add(reader.GetString(0));
+        }
+        catch (PostgresException error) when (error.SqlState == PostgresErrorCodes.UndefinedTable)
+        {
+            // A database that no migration has ever touched.
+        }
+
+        var missing = Needed.Where(name => !applied.Contains(name)).ToArray();
+        return missing.Length == 0
+            ? null
+            : $"The database lacks {missing.Length} migrations, the first of them {missing[0]}. Start the operator, or one server with "
+                + $"Tensormesh__MigrateOnStart=true, to apply them.";
+    }
+}

@@ -1,0 +1,22 @@
+using Tensormesh.Billing;
+
+namespace Tensormesh.Web;
+
+/// <summary>
+/// One line for each movement of money that this API began. The ledger is the record; these lines say which request made which of its
+/// rows.
+/// </summary>
+internal sealed partial class MoneyLog(ILogger<MoneyLog> logger)
+{
+    private readonly ILogger<MoneyLog> logger = logger;
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "Credit of {Amount} for {Account} by {By}: transaction {Transaction}")]
+    public partial void Granted(Money amount, AccountId account, AccountId by, string transaction);
+
+    [LoggerMessage(Level = LogLevel.Information,
+        Message = "Top-up of {Amount} for {Account}: transaction {Transaction}, payment {Payment}")]
+    public partial void ToppedUp(Money amount, AccountId account, string transaction, string payment);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "Payment for {Account} declined: {Code}")]
+    public partial void Declined(AccountId account, string code);
+}

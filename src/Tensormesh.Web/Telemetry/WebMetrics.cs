@@ -1,0 +1,50 @@
+using Microsoft.AspNetCore.Diagnostics;
+using Prometheus;
+
+namespace Tensormesh.Web;
+
+/// <summary>Every instrument of this executable. Labels come from closed sets only, never from what a caller writes.</summary>
+internal sealed class WebMetrics
+{
+    private static readonly string[] Methods = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"];
+
+    public WebMetrics()
+    {
+        var factory = Metrics.WithCustomRegistry(Registry);
+        DotNetStats.Register(Registry);
+        RequestSeconds = factory.CreateHistogram("tensormesh_web_request_seconds", "Time from request to answer.",
+            ["route", "method", "status"], new HistogramConfiguration { Buckets = Histogram.ExponentialBuckets(0.001, 2, 14) });
+        LedgerUnavailable = factory.CreateCounter("tensormesh_web_ledger_unavailable_total",
+            "Requests answered 503 because Postgres could not be reached.");
+        Payments = factory.CreateCounter("tensormesh_web_payments_total", "Attempts to charge a card, by outcome.", ["outcome"]);
+        KeyConflicts = factory.CreateCounter("tensormesh_web_idempotency_conflicts_total",
+            "Requests refused because their idempotency key was used for other content: look into each.");
+    }
+
+    public CollectorRegistry Registry { get; } = Metrics.NewCustomRegistry();
+    public Counter LedgerUnavailable { get; }
+    public Counter KeyConflicts { get; }
+    private Histogram RequestSeconds { get; }
+    private Counter Payments { get; }
+
+    public void CountPayment(bool succeeded) => Payments.WithLabels(succeeded ? "succeeded" : "declined").Inc();
+
+    public async Task MeasureAsync(HttpContext context, RequestDelegate next, TimeProvider time)
+    {
+        var began = time.GetTimestamp();
+        try
+        {
+            await next(context);
+        }
+        finally
+        {
+            // The exception handler forgets the endpoint, and keeps it in its feature.
+            var endpoint = context.Features.Get<IExceptionHandlerFeature>()?.Endpoint ?? context.GetEndpoint();
+            var route = (endpoint as RouteEndpoint)?.RoutePattern.RawText ?? "none";
+            var method = Methods.Contains(context.Request.Method) ? context.Request.Method : "other";
+            RequestSeconds.WithLabels(route, method,
+                context.Response.StatusCode.ToString(System.Globalization.CultureInfo.InvariantCulture))
+                .Observe(time.GetElapsedTime(began).TotalSeconds);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+using Npgsql;
+using Prometheus;
+using Tensormesh.Billing;
+
+namespace Tensormesh.Web;
+
+/// <summary>Wiring only: what there is, and in which order a request meets it.</summary>
+internal static class WebHost
+{
+    public const int LargestBodyBytes = 64 * 1024;
+
+    /// <exception cref="SettingsException">The configuration is wrong.</exception>
+    public static WebApplication Build(string[] args)
+    {
+        var builder = WebApplication.CreateBuilder(args);
+        var settings = WebSettings.Read(builder.Configuration);
+        var metrics = new WebMetrics();
+
+        builder.Logging.AddFilter("Microsoft.AspNetCore", LogLevel.Warning);
+        builder.WebHost.ConfigureKestrel(kestrel =>
+        {
+            kestrel.AddServerHeader = false;
+            kestrel.Limits.MaxRequestBodySize = LargestBodyBytes;
+        });
+        if (settings.Urls is { } urls) builder.WebHost.UseUrls(urls);
+
+        builder.Services.AddSingleton(settings).AddSingleton(metrics);
+        builder.Services.AddBilling(settings.ConnectionString);
+        builder.Services.AddAccess(settings);
+        builder.Services.AddSingleton<AccountLookup>().AddSingleton<MoneyLog>().AddSingleton<Readiness>().AddSingleton<ProblemPages>();
+        builder.Services.ConfigureHttpJsonOptions(json => Wire.Configure(json.SerializerOptions));
+        builder.Services.Configure<RouteHandlerOptions>(handlers => handlers.ThrowOnBadRequest = true);
+        builder.Services.AddOpenApi(document => document.AddDocumentTransformer((api, _, _) =>
+        {
+            api.Info.Title = "Tensormesh billing";
+            api.Servers = [];
+            return Task.CompletedTask;
+        }));
+        if (settings.MetricsUrl is { } metricsUrl)
+        {
+            builder.Services.AddMetricServer(server =>
+            {
+                server.Hostname = metricsUrl.Host;
+                server.Port = (ushort)metricsUrl.Port;
+                server.Registry = metrics.Registry;
+            });
+        }
+
+        var web = builder.Build();
+        var time = web.Services.GetRequiredService<TimeProvider>();
+        var pages = web.Services.GetRequiredService<ProblemPages>();
+
+        web.Use(next => context => metrics.MeasureAsync(context, next, time));
+        web.UseExceptionHandler(new ExceptionHandlerOptions
+        {
+            ExceptionHandler = pages.ForExceptionAsync,
+            SuppressDiagnosticsCallback = _ => true,
+        });
+        web.UseStatusCodePages(ProblemPages.ForStatusAsync);
+        web.Use(NeverCached);
+        web.UseRouting();
+        web.UseAuthentication();
+        web.UseRateLimiter();
+        web.UseAuthorization();
+
+        web.MapHealthApi();
+        web.MapProfileApi();
+        web.MapBillingApi();
+        web.MapPaymentsApi();
+        web.MapAdminApi();
+        web.MapOpenApi();
+        return web;
+    }
+
+    /// <summary>What has to be done before the first request: the schema, where this process is told to bring it up to date.</summary>
+    public static async Task PrepareAsync(WebApplication web, CancellationToken cancellation)
+    {
+        if (!web.Services.GetRequiredService<WebSettings>().MigrateOnStart) return;
+        await Migrator.MigrateAsync(web.Services.GetRequiredService<NpgsqlDataSource>(), cancellation);
+    }
+
+    /// <summary>Answers about one account's money belong in no cache on the way.</summary>
+    private static RequestDelegate NeverCached(RequestDelegate next) => context =>
+    {
+        context.Response.Headers.CacheControl = "no-store";
+        context.Response.Headers.XContentTypeOptions = "nosniff";
+        return next(context);
+    };
+}

@@ -1,0 +1,216 @@
+using System.Globalization;
+using System.Net;
+using System.Text.Json;
+using Microsoft.Extensions.DependencyInjection;
+using Tensormesh.Billing;
+
+namespace Tensormesh.Integration.Tests.Web;
+
+[Collection(WebSuite.Name)]
+public sealed class MoneyRoutesTests(WebServer server)
+{
+    private readonly WebServer server = server;
+    private readonly WebClient admin = server.As("ops", "ADMIN");
+
+    [Fact]
+    public async Task The_balance_is_money_with_units_as_text()
+    {
+        var account = await server.OpenAccountAsync();
+        var customer = server.As(account);
+        (await customer.GetAsync("/v1/billing/balance")).IsExactly("""{"balance":{"currencyCode":"USD","units":"0","nanos":0}}""");
+        (await admin.PostAsync("/v1/admin/billing/balances:add",
+            $$$"""{"targetUserId":"{{{account}}}","amount":{"currencyCode":"USD","units":"12","nanos":500000000},"reason":"welcome"}"""))
+            .IsExactly("""{"balance":{"currencyCode":"USD","units":"12","nanos":500000000}}""");
+        (await customer.GetAsync($"/v1/billing/balance?userId={account}")).IsExactly("""{"balance":{"currencyCode":"USD","units":"12","nanos":500000000}}""");
+        (await customer.GetAsync("/v1/billing/balance?userId=")).IsExactly("""{"balance":{"currencyCode":"USD","units":"12","nanos":500000000}}""");
+    }
+
+    [Fact]
+    public async Task Money_keeps_its_last_nano()
+    {
+        var account = await server.OpenAccountAsync();
+        (await admin.PostAsync("/v1/admin/billing/balances:add", $$$"""{"targetUserId":"{{{account}}}","amount":{"currencyCode":"USD","units":"9000000000","nanos":999999999}}"""))
+            .IsExactly("""{"balance":{"currencyCode":"USD","units":"9000000000","nanos":999999999}}""");
+        (await admin.PostAsync("/v1/admin/billing/balances:add", $$$"""{"targetUserId":"{{{account}}}","amount":{"currencyCode":"USD","units":"9000000000"}}"""))
+            .Problem(HttpStatusCode.BadRequest, "invalid-field", "amount");
+    }
+
+    [Fact]
+    public async Task Balances_of_many_accounts_come_in_the_order_asked()
+    {
+        var (first, second) = (await server.OpenAccountAsync(), await server.OpenAccountAsync());
+        (await admin.AddBalanceAsync(second, "7")).Ok();
+        (await admin.PostAsync("/v1/admin/billing/balances", $$"""{"userId":"ops","targetUserIds":["{{second}}","{{first}}"]}""")).IsExactly(
+            "{\"balances\":[{\"userId\":\"" + second + "\",\"balance\":{\"currencyCode\":\"USD\",\"units\":\"7\",\"nanos\":0}},"
+            + "{\"userId\":\"" + first + "\",\"balance\":{\"currencyCode\":\"USD\",\"units\":\"0\",\"nanos\":0}}]}");
+        (await admin.PostAsync("/v1/admin/billing/balances", $$"""{"targetUserIds":["{{second}}","nobody"]}""")).Problem(HttpStatusCode.NotFound, "account-unknown", "targetUserIds");
+        (await admin.PostAsync("/v1/admin/billing/balances", """{"targetUserIds":[]}""")).Problem(HttpStatusCode.BadRequest, "invalid-field", "targetUserIds");
+        (await admin.PostAsync("/v1/admin/billing/balances", """{"targetUserIds":["a",null]}""")).Problem(HttpStatusCode.BadRequest, "invalid-field", "targetUserIds");
+        (await admin.PostAsync("/v1/admin/billing/balances:add", """{"targetUserId":"nobody","amount":{"currencyCode":"USD","units":"1"}}"""))
+            .Problem(HttpStatusCode.NotFound, "account-unknown", "targetUserId");
+    }
+
+    [Fact]
+    public async Task Spending_is_three_rolling_sums_of_usage_and_money_added_is_none()
+    {
+        var account = await server.OpenAccountAsync();
+        (await admin.AddBalanceAsync(account, "7")).Ok();
+        const string zero = """{"currencyCode":"USD","units":"0","nanos":0}""";
+        (await server.As(account).GetAsync("/v1/billing/spending/summary")).IsExactly($$"""{"spend24h":{{zero}},"spend7d":{{zero}},"spend30d":{{zero}}}""");
+        (await admin.PostAsync("/v1/admin/billing/spending/summary", $$"""{"targetUserIds":["{{account}}"]}"""))
+            .IsExactly($$"""{"summaries":[{"userId":"{{account}}","spend24h":{{zero}},"spend7d":{{zero}},"spend30d":{{zero}}}]}""");
+        (await admin.PostAsync("/v1/admin/billing/spending/summary", """{"targetUserIds":["nobody"]}""")).Problem(HttpStatusCode.NotFound, "account-unknown", "targetUserIds");
+    }
+
+    [Fact]
+    public async Task Usage_is_a_negative_transaction_lowers_the_balance_as_it_accrues_and_counts_as_spending()
+    {
+        var account = await server.OpenAccountAsync();
+        (await admin.AddBalanceAsync(account, "100")).Ok();
+        var product = new GpuProduct($"NVIDIA-H200-{account}");
+        var now = TimeProvider.System.GetUtcNow();
+        await server.Services.GetRequiredService<Prices>().PublishAsync("usage-test", new Dictionary<GpuProduct,
+            Money> { [product] = Money.Parse("2.00") }, [], now.AddHours(-2), CancellationToken.None);
+        await server.Services.GetRequiredService<RunIntervals>().OpenAsync(
+            new RunStart
+            {
+                Pod = new PodId(Guid.NewGuid()),
+                PodName = "job-0",
+                Deployment = new DeploymentId(Guid.NewGuid()),
+                DeploymentName = "job",
+                Namespace = "default",
+                Account = new AccountId(account),
+                Node = "gpu-a",
+                Product = product,
+                Gpus = 4,
+                StartedAt = now.AddHours(-1),
+            },
+            CancellationToken.None);
+
+        var customer = server.As(account);
+        var accrued = (await customer.GetAsync("/v1/billing/balance")).Ok().GetProperty("balance").GetProperty("units").GetString();
+        Assert.Equal("91", accrued);
+
+        await server.Services.GetRequiredService<Meter>().SettleAsync(new AccountId(account), now, CancellationToken.None);
+        var row = (await AllTransactionsAsync(account))[0];
+        Assert.Equal("TRANSACTION_TYPE_GPU_USAGE", row.GetProperty("type").GetString());
+        Assert.Equal("""{"currencyCode":"USD","units":"-8","nanos":0}""", row.GetProperty("amount").GetRawText());
+        Assert.Equal("job", row.GetProperty("details").GetProperty("deploymentName").GetString());
+        const string eight = """{"currencyCode":"USD","units":"8","nanos":0}""";
+        (await customer.GetAsync("/v1/billing/spending/summary")).IsExactly($$"""{"spend24h":{{eight}},"spend7d":{{eight}},"spend30d":{{eight}}}""");
+    }
+
+    [Fact]
+    public async Task Fifty_parallel_adds_with_one_key_are_one_entry_with_one_answer()
+    {
+        var account = await server.OpenAccountAsync();
+        var answers = await Task.WhenAll(Enumerable.Range(0, 50).Select(_ => admin.AddBalanceAsync(account, "5", "the-same-key")));
+        Assert.All(answers, answer => answer.IsExactly("""{"balance":{"currencyCode":"USD","units":"5","nanos":0}}"""));
+        Assert.Single(await AllTransactionsAsync(account));
+    }
+
+    [Fact]
+    public async Task Fifty_parallel_adds_without_a_key_are_fifty_entries()
+    {
+        var account = await server.OpenAccountAsync();
+        foreach (var answer in await Task.WhenAll(Enumerable.Range(0, 50).Select(_ => admin.AddBalanceAsync(account, "1")))) answer.Ok();
+        (await server.As(account).GetAsync("/v1/billing/balance")).IsExactly("""{"balance":{"currencyCode":"USD","units":"50","nanos":0}}""");
+    }
+
+    [Fact]
+    public async Task One_key_with_another_body_is_a_conflict_and_moves_nothing()
+    {
+        var (account, other) = (await server.OpenAccountAsync(), await server.OpenAccountAsync());
+        (await admin.AddBalanceAsync(account, "5", "key-of-two-bodies")).Ok();
+        (await admin.AddBalanceAsync(account, "6", "key-of-two-bodies")).Problem(HttpStatusCode.Conflict, "idempotency-key-reused");
+        (await admin.AddBalanceAsync(other, "5", "key-of-two-bodies")).Problem(HttpStatusCode.Conflict, "idempotency-key-reused");
+        (await server.As(other).GetAsync("/v1/billing/balance")).IsExactly("""{"balance":{"currencyCode":"USD","units":"0","nanos":0}}""");
+        Assert.Single(await AllTransactionsAsync(account));
+
+        (await server.As("other-ops", "ADMIN").AddBalanceAsync(account, "6", "key-of-two-bodies")).Ok();
+        Assert.Equal(2, (await AllTransactionsAsync(account)).Count);
+    }
+
+    [Fact]
+    public async Task A_transaction_has_exactly_the_public_members_and_its_details()
+    {
+        var account = await server.OpenAccountAsync();
+        (await admin.PostAsync("/v1/admin/billing/balances:add", $$$"""{"targetUserId":"{{{account}}}","amount":{"currencyCode":"USD","units":"4"},"reason":"welcome"}""")).Ok();
+        var page = (await server.As(account).GetAsync("/v1/billing/transactions")).Ok();
+        Assert.Equal(["transactions", "nextPageToken"], page.EnumerateObject().Select(member => member.Name));
+        Assert.Equal("", page.GetProperty("nextPageToken").GetString());
+        var row = Assert.Single(page.GetProperty("transactions").EnumerateArray());
+        Assert.Equal(
+            ["transactionId", "stripePaymentIntentId", "paymentMethodId", "createdAt", "amount", "description", "status", "type",
+                "details"],
+            row.EnumerateObject().Select(member => member.Name));
+        Assert.NotEqual("", row.GetProperty("transactionId").GetString());
+        Assert.Equal("", row.GetProperty("stripePaymentIntentId").GetString());
+        Assert.Equal("", row.GetProperty("paymentMethodId").GetString());
+        Assert.EndsWith("Z", row.GetProperty("createdAt").GetString(), StringComparison.Ordinal);
+        Assert.InRange(row.GetProperty("createdAt").GetDateTimeOffset() - TimeProvider.System.GetUtcNow(), TimeSpan.FromMinutes(-5),
+            TimeSpan.FromMinutes(5));
+        Assert.Equal("""{"currencyCode":"USD","units":"4","nanos":0}""", row.GetProperty("amount").GetRawText());
+        Assert.Equal("TRANSACTION_STATUS_SUCCEEDED", row.GetProperty("status").GetString());
+        Assert.Equal("TRANSACTION_TYPE_CREDIT_GRANT", row.GetProperty("type").GetString());
+        Assert.Equal(JsonValueKind.Object, row.GetProperty("details").ValueKind);
+        Assert.Contains("welcome", row.GetRawText(), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Pages_show_every_transaction_once_while_new_ones_arrive()
+    {
+        var account = await server.OpenAccountAsync();
+        var ledger = server.Services.GetRequiredService<Ledger>();
+        Task AddAsync(string key, int units) => ledger.PostAsync(Movements.CreditGrant(new AccountId(account), Money.FromUnits(units),
+            $"{account}/{key}", "ops", key), CancellationToken.None);
+        for (var i = 1; i <= 250; i++) await AddAsync($"before-{i}", i);
+
+        var (seen, token, page) = (new List<long>(), "", 0);
+        do
+        {
+            var answer = (await server.As(account).GetAsync($"/v1/billing/transactions?pageSize=17&pageToken={token}")).Ok();
+            var rows = answer.GetProperty("transactions").EnumerateArray().Select(UnitsOf).ToArray();
+            token = answer.GetProperty("nextPageToken").GetString()!;
+            Assert.True(rows.Length == 17 || token == "");
+            seen.AddRange(rows);
+            await AddAsync($"after-{page++}", 1000);
+        }
+        while (token != "");
+
+        Assert.Equal(Enumerable.Range(1, 250).Reverse().Select(units => (long)units), seen);
+        Assert.Equal(15, page);
+    }
+
+    [Theory]
+    [InlineData("", 20)]
+    [InlineData("?pageSize=0", 20)]
+    [InlineData("?pageSize=1", 1)]
+    [InlineData("?pageSize=100", 100)]
+    [InlineData("?pageSize=5000", 100)]
+    public async Task A_page_has_twenty_rows_unless_asked_and_a_hundred_at_most(string query, int expected)
+    {
+        var account = await server.OpenAccountAsync();
+        var ledger = server.Services.GetRequiredService<Ledger>();
+        for (var i = 0; i < 101; i++) await ledger.PostAsync(Movements.CreditGrant(new AccountId(account), Money.FromUnits(1),
+            $"{account}/{i}", "ops", ""), CancellationToken.None);
+        Assert.Equal(expected, (await server.As(account).GetAsync($"/v1/billing/transactions{query}")).Ok().GetProperty("transactions").GetArrayLength());
+    }
+
+    [Fact]
+    public async Task A_last_page_that_is_full_says_that_it_is_the_last()
+    {
+        var account = await server.OpenAccountAsync();
+        for (var i = 0; i < 4; i++) (await admin.AddBalanceAsync(account, "1")).Ok();
+        var first = (await server.As(account).GetAsync("/v1/billing/transactions?pageSize=2")).Ok();
+        var second = (await server.As(account).GetAsync($"/v1/billing/transactions?pageSize=2&pageToken={first.GetProperty("nextPageToken").GetString()}")).Ok();
+        Assert.Equal(2, second.GetProperty("transactions").GetArrayLength());
+        Assert.Equal("", second.GetProperty("nextPageToken").GetString());
+    }
+
+    private async Task<IReadOnlyList<JsonElement>> AllTransactionsAsync(string account) =>
+        [.. (await server.As(account).GetAsync("/v1/billing/transactions?pageSize=100")).Ok().GetProperty("transactions").EnumerateArray()];
+
+    private static long UnitsOf(JsonElement row) => long.Parse(row.GetProperty("amount").GetProperty("units").GetString()!,
+        CultureInfo.InvariantCulture);
+}

@@ -1,0 +1,81 @@
+using k8s.Models;
+using Tensormesh.Operator.Reconciling;
+
+namespace Tensormesh.Operator.Tests;
+
+public sealed class PodRunTests
+{
+    private static readonly Guid Uid = Guid.Parse("aaaaaaaa-0000-0000-0000-000000000001");
+
+    [Fact]
+    public void Waiting_for_a_node_or_an_image_is_free()
+    {
+        var run = From(A.Pod(Uid));
+        Assert.Null(run.StartedAt);
+        Assert.Null(run.EndedAt);
+        Assert.True(run.Live);
+    }
+
+    [Fact]
+    public void Starts_with_the_gpu_container_and_not_with_a_sidecar()
+    {
+        var pod = A.Pod(Uid, started: A.Noon.AddSeconds(-10));
+        pod.Status.ContainerStatuses.Insert(0, new V1ContainerStatus
+        {
+            Name = "sidecar", Image = "", ImageID = "", State = new V1ContainerState { Running = new V1ContainerStateRunning { StartedAt = A.Noon.AddHours(-1).UtcDateTime } },
+        });
+        Assert.Equal(A.Noon.AddSeconds(-10), From(pod).StartedAt);
+    }
+
+    [Fact]
+    public void A_restart_does_not_begin_a_new_hold()
+    {
+        var pod = A.Pod(Uid, started: A.Noon.AddSeconds(-10));
+        pod.Status.ContainerStatuses[0].LastState = new V1ContainerState
+        {
+            Terminated = new V1ContainerStateTerminated { StartedAt = A.Noon.AddSeconds(-60).UtcDateTime, FinishedAt = A.Noon.AddSeconds(-12).UtcDateTime, ExitCode = 1 },
+        };
+        var run = From(pod);
+        Assert.Equal(A.Noon.AddSeconds(-60), run.StartedAt);
+        Assert.Null(run.EndedAt);
+    }
+
+    [Fact]
+    public void A_crashed_container_still_holds_its_gpus_until_the_pod_goes()
+    {
+        var run = From(A.Pod(Uid, started: A.Noon.AddSeconds(-60), finished: A.Noon.AddSeconds(-10)));
+        Assert.Null(run.EndedAt);
+        Assert.Equal(A.Noon.AddSeconds(-60), run.StartedAt);
+    }
+
+    [Fact]
+    public void Ends_when_the_container_of_a_deleted_pod_has_ended()
+        => Assert.Equal(A.Noon.AddSeconds(-2), From(A.Pod(Uid, started: A.Noon.AddSeconds(-60), finished: A.Noon.AddSeconds(-2), deleted: A.Noon.AddSeconds(25), grace: 30)).EndedAt);
+
+    [Fact]
+    public void A_pod_that_ignores_its_end_is_held_until_it_really_ends()
+        => Assert.Null(From(A.Pod(Uid, started: A.Noon.AddSeconds(-60), deleted: A.Noon.AddSeconds(-20), grace: 30)).EndedAt);
+
+    [Fact]
+    public void A_pod_deleted_by_force_ends_when_it_was_deleted()
+        => Assert.Equal(A.Noon.AddSeconds(-3), From(A.Pod(Uid, started: A.Noon.AddSeconds(-60), deleted: A.Noon.AddSeconds(-3), grace: 0)).EndedAt);
+
+    [Fact]
+    public void A_pod_whose_node_is_gone_ends_no_later_than_now()
+    {
+        var pod = A.Pod(Uid, started: A.Noon.AddSeconds(-60), deleted: A.Noon.AddSeconds(20), grace: 30);
+        Assert.Equal(A.Noon, PodRun.From(pod, nodeExists: false, A.Noon).EndedAt);
+    }
+
+    [Theory]
+    [InlineData("Succeeded")]
+    [InlineData("Failed")]
+    public void A_final_phase_ends_the_hold(string phase)
+    {
+        var run = From(A.Pod(Uid, started: A.Noon.AddSeconds(-60), finished: A.Noon.AddSeconds(-7), phase: phase));
+        Assert.Equal(A.Noon.AddSeconds(-7), run.EndedAt);
+        Assert.False(run.Live);
+    }
+
+    private static PodRun From(V1Pod pod) => PodRun.From(pod, nodeExists: true, A.Noon);
+}

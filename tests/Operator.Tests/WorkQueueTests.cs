@@ -1,0 +1,144 @@
+using System.Collections.Concurrent;
+using Tensormesh.Operator.Watching;
+
+namespace Tensormesh.Operator.Tests;
+
+public sealed class WorkQueueTests
+{
+    private static CancellationToken Ends => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public async Task A_key_added_while_it_is_worked_on_runs_once_more()
+    {
+        var queue = new WorkQueue(TimeProvider.System);
+        var runs = 0;
+        var done = new TaskCompletionSource();
+        var entered = new TaskCompletionSource();
+        var release = new TaskCompletionSource();
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(Ends);
+        var running = queue.RunAsync(4, async (_, _) =>
+        {
+            if (Interlocked.Increment(ref runs) == 2) done.SetResult();
+            entered.TrySetResult();
+            await release.Task;
+            return null;
+        }, (_, _) => { }, stop.Token);
+
+        queue.Add("a");
+        await entered.Task.WaitAsync(Ends);
+        queue.Add("a");
+        queue.Add("a");
+        queue.Add("a");
+        Assert.Equal(1, runs);
+        release.SetResult();
+        await done.Task.WaitAsync(TimeSpan.FromSeconds(10), Ends);
+        await Until(() => queue is { Depth: 0, Working: 0 });
+        Assert.Equal(2, runs);
+        await stop.CancelAsync();
+        await running;
+    }
+
+    [Fact]
+    public async Task A_key_is_never_worked_on_twice_at_once()
+    {
+        var queue = new WorkQueue(TimeProvider.System);
+        var busy = new ConcurrentDictionary<string, int>();
+        var overlaps = 0;
+        var runs = 0;
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(Ends);
+        var running = queue.RunAsync(8, async (key, _) =>
+        {
+            if (busy.AddOrUpdate(key, 1, (_, count) => count + 1) > 1) Interlocked.Increment(ref overlaps);
+            Interlocked.Increment(ref runs);
+            await Task.Yield();
+            busy.AddOrUpdate(key, 0, (_, count) => count - 1);
+            return null;
+        }, (_, _) => { }, stop.Token);
+
+        for (var i = 0; i < 5000; i++) queue.Add("key-" + (i % 7));
+        await Until(() => queue is { Depth: 0, Working: 0 });
+        Assert.Equal(0, overlaps);
+        Assert.InRange(runs, 7, 5000);
+        await stop.CancelAsync();
+        await running;
+    }
+
+    [Fact]
+    public async Task A_poisoned_key_backs_off_and_does_not_starve_the_others()
+    {
+        var queue = new WorkQueue(TimeProvider.System);
+        var poisoned = 0;
+        var healthy = new ConcurrentDictionary<string, bool>();
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(Ends);
+        var running = queue.RunAsync(1, (key, _) =>
+        {
+            if (key == "poison")
+            {
+                Interlocked.Increment(ref poisoned);
+                throw new InvalidOperationException("poison");
+            }
+
+            healthy[key] = true;
+            return Task.FromResult<DateTimeOffset?>(null);
+        }, (_, _) => { }, stop.Token);
+
+        queue.Add("poison");
+        for (var i = 0; i < 1000; i++) queue.Add("key-" + i);
+        await Until(() => healthy.Count == 1000 && poisoned >= 3);
+        // 50, 100, 200 ms: in the time that three tries take, no more than a handful can have happened.
+        Assert.InRange(poisoned, 3, 8);
+        await stop.CancelAsync();
+        await running;
+    }
+
+    [Fact]
+    public async Task The_newest_alarm_of_a_key_stands()
+    {
+        var queue = new WorkQueue(TimeProvider.System);
+        var rung = new TaskCompletionSource<DateTimeOffset>();
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(Ends);
+        var running = queue.RunAsync(1, (_, _) =>
+        {
+            rung.TrySetResult(TimeProvider.System.GetUtcNow());
+            return Task.FromResult<DateTimeOffset?>(null);
+        }, (_, _) => { }, stop.Token);
+
+        var now = TimeProvider.System.GetUtcNow();
+        var due = now.AddMilliseconds(300);
+        queue.AddAt("a", now.AddMilliseconds(10_000));
+        queue.AddAt("a", due);
+        var at = await rung.Task.WaitAsync(TimeSpan.FromSeconds(9), Ends);
+        Assert.True(at >= due, $"rang {(due - at).TotalMilliseconds} ms early");
+        await stop.CancelAsync();
+        await running;
+    }
+
+    [Fact]
+    public async Task A_cleared_alarm_does_not_ring()
+    {
+        var queue = new WorkQueue(TimeProvider.System);
+        var worked = new ConcurrentQueue<string>();
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(Ends);
+        var running = queue.RunAsync(1, (key, _) =>
+        {
+            worked.Enqueue(key);
+            return Task.FromResult<DateTimeOffset?>(null);
+        }, (_, _) => { }, stop.Token);
+
+        var now = TimeProvider.System.GetUtcNow();
+        queue.AddAt("cleared", now.AddMilliseconds(100));
+        queue.AddAt("cleared", null);
+        queue.AddAt("later", now.AddMilliseconds(200));
+        await Until(() => !worked.IsEmpty);
+        Assert.Equal(["later"], worked);
+        await stop.CancelAsync();
+        await running;
+    }
+
+    private static async Task Until(Func<bool> condition)
+    {
+        using var limit = CancellationTokenSource.CreateLinkedTokenSource(Ends);
+        limit.CancelAfter(TimeSpan.FromSeconds(20));
+        while (!condition()) await Task.Delay(5, limit.Token);
+    }
+}

@@ -1,0 +1,105 @@
+using System.Diagnostics;
+using Tensormesh.TestKit;
+
+namespace Tensormesh.Dev;
+
+/// <summary>What <c>make run</c> and <c>make demo</c> do.</summary>
+internal static class Session
+{
+    /// <summary>Seconds instead of an hour, so that running out of money can be watched.</summary>
+    private static readonly InstallationOptions Quick = new()
+    {
+        HoldWindow = TimeSpan.FromSeconds(30),
+        MinimumRun = TimeSpan.FromSeconds(5),
+        SettlementInterval = TimeSpan.FromSeconds(5),
+        SettlementLag = TimeSpan.FromSeconds(2),
+    };
+
+    public static async Task<int> RunAsync(CancellationToken stop)
+    {
+        await using var cluster = await DevCluster.StartAsync(new DevClusterOptions { HollowGpuB = true }, Say, stop);
+        var quick = Environment.GetEnvironmentVariable("TENSORMESH_QUICK") == "1";
+        await using var product = await Installation.StartAsync(cluster, quick ? Quick : new InstallationOptions(), Say, stop);
+        var file = Write(cluster, product);
+        Say($"up. In another terminal: source {Path.GetRelativePath(Environment.CurrentDirectory, file)}   (Ctrl-C here stops everything)");
+        try
+        {
+            await FollowAsync(product.OperatorLog, stop);
+        }
+        catch (OperationCanceledException) when (stop.IsCancellationRequested)
+        {
+            Say("stopping");
+        }
+        finally
+        {
+            File.Delete(file);
+        }
+
+        return 0;
+    }
+
+    public static async Task<int> DemoAsync(CancellationToken stop)
+    {
+        await using var cluster = await DevCluster.StartAsync(new DevClusterOptions { HollowGpuB = true }, Say, stop);
+        await using var product = await Installation.StartAsync(cluster, Quick, Say, stop);
+        var file = Write(cluster, product);
+        try
+        {
+            return await StoryAsync(file, stop);
+        }
+        finally
+        {
+            File.Delete(file);
+            Say("stopping");
+        }
+    }
+
+    public static async Task<int> SweepAsync(CancellationToken stop)
+    {
+        foreach (var id in await DevCluster.SweepAsync(stop)) Say($"swept what cluster {id} had left behind");
+        return 0;
+    }
+
+    private static async Task<int> StoryAsync(string environment, CancellationToken stop)
+    {
+        var start = new ProcessStartInfo("bash") { WorkingDirectory = Repository.Root };
+        start.ArgumentList.Add(Repository.Folder("tests", "EndToEnd.Tests", "story.sh"));
+        start.ArgumentList.Add(environment);
+        using var story = Process.Start(start) ?? throw new InvalidOperationException("bash could not be started");
+        try
+        {
+            await story.WaitForExitAsync(stop);
+        }
+        catch (OperationCanceledException)
+        {
+            story.Kill(entireProcessTree: true);
+            throw;
+        }
+
+        return story.ExitCode;
+    }
+
+    /// <summary>Everything that a person or script needs to drive the product by hand.</summary>
+    private static string Write(DevCluster cluster, Installation product)
+    {
+        var folder = Repository.Folder(".dev");
+        Directory.CreateDirectory(folder);
+        var file = Path.Combine(folder, "env");
+        File.WriteAllText(file, EnvironmentFile.Render(cluster, product));
+        File.SetUnixFileMode(file, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        return file;
+    }
+
+    /// <summary>Prints the log as it grows.</summary>
+    private static async Task FollowAsync(string log, CancellationToken stop)
+    {
+        using var reader = new StreamReader(new FileStream(log, FileMode.Open, FileAccess.Read, FileShare.ReadWrite));
+        while (true)
+        {
+            if (await reader.ReadLineAsync(stop) is { } line) Console.WriteLine(line);
+            else await Task.Delay(TimeSpan.FromMilliseconds(100), stop);
+        }
+    }
+
+    private static void Say(string line) => Console.WriteLine(line);
+}

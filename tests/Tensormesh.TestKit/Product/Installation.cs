@@ -1,0 +1,238 @@
+using System.Net;
+using System.Security.Cryptography;
+using k8s;
+using k8s.Autorest;
+using k8s.Models;
+using Npgsql;
+
+namespace Tensormesh.TestKit;
+
+/// <summary>How the product is configured for tests and the demo, where an hour is too long to wait.</summary>
+public sealed record InstallationOptions
+{
+    public TimeSpan HoldWindow { get; init; } = TimeSpan.FromMinutes(60);
+    public TimeSpan MinimumRun { get; init; } = TimeSpan.FromMinutes(1);
+    public TimeSpan SettlementInterval { get; init; } = TimeSpan.FromSeconds(60);
+    public TimeSpan SettlementLag { get; init; } = TimeSpan.FromSeconds(5);
+    public TimeSpan SuspensionTolerance { get; init; } = TimeSpan.FromSeconds(5);
+    public bool Webhook { get; init; } = true;
+    /// <summary>Name of the database in the cluster's private Postgres.</summary>
+    public string Database { get; init; } = "billing";
+}
+
+/// <summary>The product on a dev cluster: its CRDs, its database, and its executables as processes of their own.</summary>
+public sealed class Installation : IAsyncDisposable
+{
+    public const string Namespace = "tensormesh-system";
+    private static readonly TimeSpan StartLimit = TimeSpan.FromSeconds(60);
+    private static readonly TimeSpan StopGrace = TimeSpan.FromSeconds(20);
+
+    private readonly DevCluster cluster;
+    private readonly string signingKey = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(32));
+    private readonly int webhookPort;
+    private DevProcess? operatorProcess;
+    private DevProcess? webProcess;
+
+    private Installation(DevCluster cluster, InstallationOptions options, string connectionString, IReadOnlyList<int> ports)
+    {
+        this.cluster = cluster;
+        Options = options;
+        ConnectionString = connectionString;
+        WebUrl = new Uri($"http://127.0.0.1:{ports[0]}");
+        MetricsUrl = new Uri($"http://127.0.0.1:{ports[1]}/metrics");
+        webhookPort = ports[2];
+        WebMetricsUrl = new Uri($"http://127.0.0.1:{ports[3]}/metrics");
+    }
+
+    public InstallationOptions Options { get; }
+    public string ConnectionString { get; }
+    public Uri WebUrl { get; }
+    public Uri MetricsUrl { get; }
+    public Uri WebMetricsUrl { get; }
+    public string OperatorLog => Path.Combine(cluster.StateDirectory, "logs", "tensormesh-operator.log");
+    public string WebLog => Path.Combine(cluster.StateDirectory, "logs", "tensormesh-web.log");
+    public int OperatorPid => operatorProcess?.Identity.Pid ?? throw new InvalidOperationException("the operator does not run");
+
+    /// <summary>For psql.</summary>
+    public string DatabaseUrl
+    {
+        get
+        {
+            var parts = new NpgsqlConnectionStringBuilder(ConnectionString);
+            return $"postgresql://{parts.Username}@{parts.Host}:{parts.Port}/{parts.Database}";
+        }
+    }
+
+    public string AdminToken => Token("platform", "ADMIN");
+
+    /// <summary>A bearer token of the development issuer, good for a day.</summary>
+    public string Token(string account, string role = "USER")
+        => DevelopmentTokens.Issue(signingKey, account, role, TimeProvider.System.GetUtcNow(), TimeSpan.FromHours(24));
+
+    public static async Task<Installation> StartAsync(DevCluster cluster, InstallationOptions options, Action<string> say, CancellationToken cancellation)
+    {
+        var connection = await cluster.Postgres.CreateDatabaseAsync(options.Database, cancellation);
+        var installation = new Installation(cluster, options, connection, FreePorts.Take(4));
+        try
+        {
+            await CustomResources.ApplyAsync(cluster.Client, Repository.Folder("crds"), cancellation);
+            await EnsureNamespaceAsync(cluster.Client, cancellation);
+            await installation.StartOperatorAsync(cancellation);
+            say($"operator ready: metrics at {installation.MetricsUrl}");
+            await installation.StartWebAsync(cancellation);
+            say($"web API ready: {installation.WebUrl}");
+            return installation;
+        }
+        catch
+        {
+            await installation.DisposeAsync();
+            throw;
+        }
+    }
+
+    public async Task StartOperatorAsync(CancellationToken cancellation)
+    {
+        var credit = "Tensormesh__Credit__";
+        operatorProcess = await StartAsync("tensormesh-operator", "Tensormesh.Operator", new()
+        {
+            ["ConnectionStrings__Billing"] = ConnectionString,
+            ["Tensormesh__Kubeconfig"] = cluster.KubeconfigPath,
+            ["Tensormesh__Namespace"] = Namespace,
+            ["Tensormesh__MetricsUrl"] = MetricsUrl.GetLeftPart(UriPartial.Authority),
+            ["Tensormesh__WebhookUrl"] = $"https://{WebhookListen}:{webhookPort}",
+            ["Tensormesh__WebhookAddress"] = HasWebhook ? $"https://{WebhookHost}:{webhookPort}" : "",
+            [credit + "HoldWindow"] = Options.HoldWindow.ToString("c"),
+            [credit + "MinimumRun"] = Options.MinimumRun.ToString("c"),
+            [credit + "SettlementInterval"] = Options.SettlementInterval.ToString("c"),
+            [credit + "SettlementLag"] = Options.SettlementLag.ToString("c"),
+            [credit + "SuspensionTolerance"] = Options.SuspensionTolerance.ToString("c"),
+        });
+        await WaitForHttpAsync(operatorProcess, new Uri(MetricsUrl, "/readyz"), cancellation);
+        if (HasWebhook) await operatorProcess.WaitUntilAsync("asked by the API server", IsWebhookAskedAsync, StartLimit, cancellation);
+    }
+
+    public async Task StartWebAsync(CancellationToken cancellation)
+    {
+        webProcess = await StartAsync("tensormesh-web", "Tensormesh.Web", new()
+        {
+            ["ConnectionStrings__Billing"] = ConnectionString,
+            ["Tensormesh__Urls"] = WebUrl.GetLeftPart(UriPartial.Authority),
+            ["Tensormesh__MetricsUrl"] = WebMetricsUrl.GetLeftPart(UriPartial.Authority),
+            ["Tensormesh__DevelopmentSigningKey"] = signingKey,
+        });
+        await WaitForHttpAsync(webProcess, new Uri(WebUrl, "/readyz"), cancellation);
+    }
+
+    /// <summary>Ends the operator as a node failure does.</summary>
+    public async Task KillOperatorAsync()
+    {
+        if (operatorProcess is not { } process) return;
+        operatorProcess = null;
+        await process.DisposeAsync();
+    }
+
+    /// <summary>Ends the operator as a rolling update does.</summary>
+    public async Task StopOperatorAsync()
+    {
+        if (operatorProcess is not { } process) return;
+        operatorProcess = null;
+        await process.StopAsync(StopGrace);
+        await process.DisposeAsync();
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await StopOperatorAsync();
+        if (webProcess is { } web)
+        {
+            await web.StopAsync(StopGrace);
+            await web.DisposeAsync();
+        }
+
+        // A registration that outlived its server would only cost every apply its timeout.
+        try
+        {
+            await cluster.Client.AdmissionregistrationV1.DeleteValidatingWebhookConfigurationAsync("tensormesh-operator");
+        }
+        catch (Exception fault) when (fault is HttpOperationException or HttpRequestException)
+        {
+        }
+    }
+
+    // On a user's own cluster the API server seldom reaches this machine's loopback: there the user names an address that it does reach.
+    private string? WebhookHost => cluster.IsUsersOwn ? Environment.GetEnvironmentVariable("TENSORMESH_WEBHOOK_HOST") : "127.0.0.1";
+    private string WebhookListen => cluster.IsUsersOwn ? "0.0.0.0" : "127.0.0.1";
+    public bool HasWebhook => Options.Webhook && WebhookHost is { Length: > 0 };
+
+    /// <summary>Settings go through a file that only its owner reads: arguments and their secrets are for every user to see.</summary>
+    private async Task<DevProcess> StartAsync(string name, string project, Dictionary<string, string> settings)
+    {
+        var file = Path.Combine(cluster.StateDirectory, name + ".env");
+        var options = new FileStreamOptions
+        {
+            Mode = FileMode.Create,
+            Access = FileAccess.Write,
+            UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
+        };
+        await using (var writer = new StreamWriter(file, options))
+        {
+            foreach (var (key, value) in settings) await writer.WriteLineAsync($"export {key}='{value.Replace("'", "'\\''", StringComparison.Ordinal)}'");
+        }
+
+        return await DevProcess.StartAsync(cluster.Record, name, "/bin/sh", ["-c", ". \"$0\"; exec \"$@\"", file, Environment.ProcessPath is { } host && Path.GetFileName(host) == "dotnet" ? host : "dotnet", Repository.Executable(project, name)]);
+    }
+
+    private static async Task WaitForHttpAsync(DevProcess process, Uri url, CancellationToken cancellation)
+    {
+        using var http = new HttpClient { Timeout = TimeSpan.FromSeconds(5) };
+        await process.WaitUntilAsync("ready", async token =>
+        {
+            try
+            {
+                using var answer = await http.GetAsync(url, token);
+                return answer.IsSuccessStatusCode;
+            }
+            catch (HttpRequestException)
+            {
+                return false;
+            }
+        }, StartLimit, cancellation);
+    }
+
+    /// <summary>The API server learns of a registration a moment after it was made: ask until it asks us.</summary>
+    private async Task<bool> IsWebhookAskedAsync(CancellationToken cancellation)
+    {
+        var probe = new
+        {
+            apiVersion = "tensormesh.ai/v1alpha1",
+            kind = "GpuDeployment",
+            metadata = new { name = "webhook-probe" },
+            spec = new { template = new { spec = new { containers = new[] { new { name = "main", image = "none" } } } } },
+        };
+        try
+        {
+            await cluster.Client.CustomObjects.CreateNamespacedCustomObjectAsync(
+                probe, "tensormesh.ai", "v1alpha1", Namespace, "gpudeployments", dryRun: "All", cancellationToken: cancellation);
+            return false;
+        }
+        catch (HttpOperationException answer) when (answer.Response.Content.Contains("gate.tensormesh.ai", StringComparison.Ordinal))
+        {
+            return true;
+        }
+        catch (HttpOperationException notYet) when (notYet.Response.StatusCode is HttpStatusCode.NotFound or HttpStatusCode.ServiceUnavailable)
+        {
+            return false;
+        }
+    }
+
+    private static async Task EnsureNamespaceAsync(IKubernetes client, CancellationToken cancellation)
+    {
+        try
+        {
+            await client.CoreV1.CreateNamespaceAsync(new V1Namespace { Metadata = new V1ObjectMeta { Name = Namespace } }, cancellationToken: cancellation);
+        }
+        catch (HttpOperationException exists) when (exists.Response.StatusCode == HttpStatusCode.Conflict)
+        {
+        }
+    }
+}

@@ -14,11 +14,13 @@ namespace Tensormesh.Operator;
 /// <summary>What changed, to which key, to which loop: the wiring between watches, the ledger's hints and the three reconcilers.</summary>
 internal sealed partial class Controller(
     ClusterView cluster, GpuDeploymentReconciler deployments, BillingAccountReconciler billingAccounts, PriceBookReconciler priceBooks,
-    StandingListener listener, MeteringClock metering, LeaderLease lease, NpgsqlDataSource dataSource, OperatorOptions options, OperatorMetrics metrics,
+    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, NpgsqlDataSource dataSource, OperatorOptions options, OperatorMetrics metrics,
     TimeProvider time, IHostApplicationLifetime lifetime, ILogger<Controller> logger) : BackgroundService
 {
     /// <summary>Hints about one account within this time are one hint: placing fifty holds must not reconcile fifty deployments fifty times.</summary>
     private static readonly TimeSpan HintWindow = TimeSpan.FromMilliseconds(50);
+
+    private static readonly TimeSpan GaugeInterval = TimeSpan.FromMilliseconds(500);
 
     private readonly WorkQueue gpuQueue = new(time);
     private readonly WorkQueue accountQueue = new(time);
@@ -80,7 +82,11 @@ internal sealed partial class Controller(
             gpuQueue.Add(ObjectKey.Of((after ?? before)!));
             if (after is null) cluster.Forget(before!.Metadata.Uid);
         };
-        cluster.Deployments.Changed += (before, after) => EnqueueOwner(after ?? before);
+        cluster.Deployments.Changed += (before, after) =>
+        {
+            EnqueueOwner(after ?? before);
+            if (after is null) drift.Forget(before!);
+        };
         cluster.Pods.Changed += (before, after) => EnqueueOwner(after ?? before);
         cluster.BillingAccounts.Changed += (before, after) =>
         {
@@ -153,7 +159,7 @@ internal sealed partial class Controller(
     /// <summary>Completes once the backlog that was there at the start has been worked off, and keeps the gauges.</summary>
     private async Task WatchBacklogAsync(TaskCompletionSource caughtUp, CancellationToken cancellation)
     {
-        using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(200), time);
+        using var timer = new PeriodicTimer(GaugeInterval, time);
         while (await timer.WaitForNextTickAsync(cancellation).ConfigureAwait(false))
         {
             Gauge("GpuDeployment", gpuQueue);
@@ -162,6 +168,7 @@ internal sealed partial class Controller(
             foreach (var informer in cluster.Informers) metrics.InformerStaleness.WithLabels(informer.Kind).Set(informer.Staleness.TotalSeconds);
             metrics.InformerObjects.WithLabels("GpuDeployment").Set(cluster.GpuDeployments.Count);
             metrics.InformerObjects.WithLabels("V1Pod").Set(cluster.Pods.Count);
+            foreach (var (product, gpus) in cluster.HeldGpus()) metrics.RunningGpus.WithLabels(product).Set(gpus);
             if (gpuQueue.Depth == 0 && gpuQueue.Working == 0) caughtUp.TrySetResult();
         }
     }

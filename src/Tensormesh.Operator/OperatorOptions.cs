@@ -9,9 +9,9 @@ internal sealed class OperatorOptions
     public string? Kubeconfig { get; set; }
     /// <summary>Where metrics and probes are served.</summary>
     public string MetricsUrl { get; set; } = "http://0.0.0.0:8080";
-    /// <summary>Where the admission webhook is served; TLS. Empty: no webhook, and the reconciler alone refuses.</summary>
+    /// <summary>Where the admission webhook listens; TLS.</summary>
     public string WebhookUrl { get; set; } = "https://0.0.0.0:9443";
-    /// <summary>How the API server reaches the webhook: <c>https://127.0.0.1:9443</c> from outside the cluster, or <c>service:NAMESPACE/NAME</c>.</summary>
+    /// <summary>How the API server reaches the webhook: <c>https://127.0.0.1:9443</c> from outside the cluster, or <c>service:NAMESPACE/NAME</c>. Empty: no webhook, and the reconciler alone refuses.</summary>
     public string WebhookAddress { get; set; } = "";
     /// <summary>Namespace of the leader lease.</summary>
     public string Namespace { get; set; } = "default";

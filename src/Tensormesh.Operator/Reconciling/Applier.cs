@@ -47,7 +47,7 @@ internal sealed partial class Applier(
                 return true;
 
             case ClusterChange.RecordEnd close:
-                if (await runs.CloseAsync(close.Pod, close.EndedAt, cancellation).ConfigureAwait(false)) LogRunEnded(logger, ns, name, close.Pod.Value, close.EndedAt);
+                if (await runs.CloseAsync(close.Pod, close.EndedAt, policy, cancellation).ConfigureAwait(false)) LogRunEnded(logger, ns, name, close.Pod.Value, close.EndedAt);
                 return true;
 
             case ClusterChange.EndVanishedRun vanished:
@@ -82,14 +82,12 @@ internal sealed partial class Applier(
                 return true;
 
             case ClusterChange.SuspendDeployment suspend:
-                Tell(await meter.SuspendAsync(id, suspend.At, cancellation).ConfigureAwait(false), suspend.Reason, time.GetUtcNow(), ns + "/" + name);
+                var decidedAt = time.GetUtcNow();
+                Tell(await meter.SuspendAsync(id, suspend.At, suspend.Reason, policy, decidedAt, cancellation).ConfigureAwait(false), suspend.Reason, decidedAt, ns + "/" + name);
                 return true;
 
             case ClusterChange.ApplyChild apply:
-                var result = await client.AppsV1.PatchNamespacedDeploymentAsync(
-                    new V1Patch(KubernetesJson.Serialize(apply.Rendered), V1Patch.PatchType.ApplyPatch),
-                    apply.Rendered.Metadata.Name, ns, fieldManager: WellKnown.FieldManager, force: true, cancellationToken: cancellation).ConfigureAwait(false);
-                drift.Applied(result);
+                await ApplyChildAsync(ns, apply.Rendered, cancellation).ConfigureAwait(false);
                 LogApplied(logger, ns, name, apply.Rendered.Spec.Replicas ?? 0);
                 return true;
 
@@ -101,6 +99,26 @@ internal sealed partial class Applier(
                 throw new InvalidOperationException($"unknown change {change}");
         }
     }
+
+    private async Task ApplyChildAsync(string ns, V1Deployment rendered, CancellationToken cancellation)
+    {
+        var result = await client.AppsV1.PatchNamespacedDeploymentAsync(
+            new V1Patch(KubernetesJson.Serialize(rendered), V1Patch.PatchType.ApplyPatch),
+            rendered.Metadata.Name, ns, fieldManager: WellKnown.FieldManager, force: true, cancellationToken: cancellation).ConfigureAwait(false);
+
+        // Apply leaves what others added. A container that somebody slipped in could hold GPUs that no money was set aside for: the whole child is put back.
+        if (Containers(result) != Containers(rendered))
+        {
+            rendered.Metadata.ResourceVersion = result.Metadata.ResourceVersion;
+            result = await client.AppsV1.ReplaceNamespacedDeploymentAsync(
+                rendered, rendered.Metadata.Name, ns, fieldManager: WellKnown.FieldManager, cancellationToken: cancellation).ConfigureAwait(false);
+        }
+
+        drift.Applied(result);
+    }
+
+    private static int Containers(V1Deployment deployment)
+        => deployment.Spec.Template.Spec.Containers.Count + (deployment.Spec.Template.Spec.InitContainers?.Count ?? 0);
 
     private void Tell(Suspension suspension, string reason, DateTimeOffset now, string who)
     {
@@ -118,7 +136,7 @@ internal sealed partial class Applier(
             deployment.Metadata.NamespaceProperty, labelSelector: $"{WellKnown.DeploymentUidLabel}={deployment.Metadata.Uid}", cancellationToken: cancellation).ConfigureAwait(false);
         if (pods.Items.Any(pod => pod.Metadata.Uid == run.Pod.ToString())) return;
         var now = time.GetUtcNow();
-        if (await runs.CloseAsync(run.Pod, now, cancellation).ConfigureAwait(false))
+        if (await runs.CloseAsync(run.Pod, now, policy, cancellation).ConfigureAwait(false))
         {
             LogVanished(logger, deployment.Metadata.NamespaceProperty, deployment.Metadata.Name, run.Pod.Value);
         }

@@ -209,7 +209,7 @@ internal static class Decider
             Account = payer,
             Node = pod.Pod.Spec.NodeName ?? "",
             Product = held,
-            Gpus = PodGpus(pod),
+            Gpus = PodGpus.Of(pod.Pod),
             StartedAt = startedAt,
         };
     }
@@ -221,10 +221,6 @@ internal static class Decider
             ?.MatchExpressions?.LastOrDefault(requirement => requirement.Key == WellKnown.GpuProductLabel)?.Values?.FirstOrDefault();
         return pinned is null ? null : new GpuProduct(pinned);
     }
-
-    /// <summary>What the pod itself was given, which an edit of the spec does not change any more.</summary>
-    private static int PodGpus(PodRun pod) => pod.Pod.Spec.Containers
-        .Sum(container => container.Resources?.Limits is { } limits && limits.TryGetValue(WellKnown.GpuResource, out var count) ? count.ToInt32() : 0);
 
     private static bool Drained(Observation seen) => seen.Pods.All(pod => pod.EndedAt is not null && !pod.HasFinalizer);
 

@@ -46,9 +46,15 @@ internal sealed record GpuInventory(IReadOnlyList<GpuModel> Models)
     /// </summary>
     public GpuProduct? Choose(GpuRequirement wanted, GpuProduct? held, IReadOnlyDictionary<GpuProduct, GpuPrice> prices)
     {
-        // A held product stays even while its nodes are away: what runs there is known to have fitted.
-        if (held is { } product && (string.IsNullOrEmpty(wanted.Product) || product.Name == wanted.Product)) return product;
         var matching = Matching(wanted).ToList();
+        if (held is { } product && (string.IsNullOrEmpty(wanted.Product) || product.Name == wanted.Product))
+        {
+            // A held product stays even while its nodes are away: what runs there is known to have fitted. It goes when the
+            // nodes that are there show that it no longer satisfies an edited requirement.
+            var away = Models.All(model => model.Product != product);
+            if (away || matching.Any(model => model.Product == product)) return product;
+        }
+
         var cheapest = matching.Where(model => prices.ContainsKey(model.Product)).MinBy(model => prices[model.Product].PerGpuHour);
         return (cheapest ?? matching.FirstOrDefault())?.Product;
     }

@@ -4,6 +4,13 @@ using Tensormesh.Resources;
 
 namespace Tensormesh.Operator.Reconciling;
 
+internal static class PodGpus
+{
+    /// <summary>What the pod itself was given, which an edit of the spec does not change any more.</summary>
+    public static int Of(V1Pod pod) => pod.Spec.Containers
+        .Sum(container => container.Resources?.Limits is { } limits && limits.TryGetValue(WellKnown.GpuResource, out var count) ? count.ToInt32() : 0);
+}
+
 /// <summary>
 /// What one pod's status says about its hold on GPUs. Queueing and image pull are free: the hold begins at the first
 /// startedAt of the GPU container. It ends when the pod is over, not when a container restarts: between two restarts the

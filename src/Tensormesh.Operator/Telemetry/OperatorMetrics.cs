@@ -12,7 +12,7 @@ internal sealed class OperatorMetrics
         Registry = registry;
         factory = Metrics.WithCustomRegistry(registry);
 
-        ReconcileTotal = Counter("tensormesh_reconcile_total", "Reconciles, by kind and outcome (done, requeued, fault).", "kind", "outcome");
+        ReconcileTotal = Counter("tensormesh_reconcile_total", "Reconciles, by kind and outcome (done, fault).", "kind", "outcome");
         ReconcileSeconds = Histogram("tensormesh_reconcile_seconds", "Time that one reconcile takes, by kind.", "kind");
         QueueDepth = Gauge("tensormesh_queue_depth", "Keys that wait for a worker, by kind.", "kind");
         ActiveWorkers = Gauge("tensormesh_active_workers", "Workers that reconcile now, by kind.", "kind");

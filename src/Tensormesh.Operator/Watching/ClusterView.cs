@@ -49,6 +49,15 @@ internal sealed class ClusterView
             ? new AccountId(account)
             : null;
 
+    /// <summary>GPUs of running pods, for every product that a node offers.</summary>
+    public IEnumerable<(string Product, int Gpus)> HeldGpus()
+    {
+        var held = Pods.All.Where(pod => pod.Status?.Phase == "Running").GroupBy(pod => Nodes.Find(pod.Spec.NodeName ?? "")?.GetLabelOrNull(WellKnown.GpuProductLabel))
+            .Where(group => group.Key is not null)
+            .ToDictionary(group => group.Key!, group => group.Sum(PodGpus.Of), StringComparer.Ordinal);
+        return inventory.Models.Select(model => (model.Product.Name, held.GetValueOrDefault(model.Product.Name)));
+    }
+
     /// <summary>The key of the GpuDeployment that a pod or child Deployment belongs to.</summary>
     public static string? OwnerKey(IMetadata<V1ObjectMeta>? value)
         => value?.Metadata.Labels is { } labels && labels.TryGetValue(WellKnown.DeploymentLabel, out var name) ? ObjectKey.Of(value.Metadata.NamespaceProperty, name) : null;

@@ -69,10 +69,10 @@ internal sealed partial class Controller(
             gpuQueue.RunAsync(options.Workers, Timed("GpuDeployment", deployments.ReconcileAsync), (key, fault) => OnFault("GpuDeployment", key, fault), term),
             accountQueue.RunAsync(2, Timed("BillingAccount", billingAccounts.ReconcileAsync), (key, fault) => OnFault("BillingAccount", key, fault), term),
             priceQueue.RunAsync(1, Timed("PriceBook", (key, token) => priceBooks.ReconcileAsync(key, EnqueueAll, token)), (key, fault) => OnFault("PriceBook", key, fault), term),
-            listener.RunAsync(account => hints.TryAdd(account, 0), () => everythingChanged = true, term),
+            listener.RunAsync(Hint, () => everythingChanged = true, term),
             FollowHintsAsync(term),
             WatchBacklogAsync(caughtUp, term),
-            metering.RunAsync(caughtUp.Task, term)).ConfigureAwait(false);
+            metering.RunAsync(caughtUp.Task, Hint, term)).ConfigureAwait(false);
     }
 
     private void Wire()
@@ -127,6 +127,8 @@ internal sealed partial class Controller(
     {
         foreach (var deployment in cluster.GpuDeployments.All) gpuQueue.Add(ObjectKey.Of(deployment));
     }
+
+    private void Hint(AccountId account) => hints.TryAdd(account, 0);
 
     /// <summary>Turns hints into work, at most once a window for each account.</summary>
     private async Task FollowHintsAsync(CancellationToken cancellation)

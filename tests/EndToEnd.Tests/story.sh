@@ -12,7 +12,7 @@ say() { step=$((step + 1)); printf '\n\033[1m%d. %s\033[0m  [%d s]\n' "$step" "$
 show() { printf '   $ %s\n' "$*"; "$@" 2>&1 | sed 's/^/   /'; }
 fail() { printf '\n   NOT AS IT SHOULD BE: %s\n' "$*" >&2; diagnose; exit 1; }
 diagnose() {
-  { kubectl get gpud,ba,deploy,pods -A -o wide; kubectl describe gpud -A; tail -n 40 "$TENSORMESH_OPERATOR_LOG"; } 2>&1 | cut -c1-400 | sed "s/^/   | /" >&2
+  { kubectl get gpud,ba,deploy,pods -A -o wide; kubectl describe gpud -A; kubectl get pods -A -o jsonpath='{range .items[*]}{.metadata.name}{" "}{.metadata.deletionTimestamp}{" "}{.status.containerStatuses}{"\n"}{end}'; tail -n 40 "$TENSORMESH_OPERATOR_LOG"; } 2>&1 | cut -c1-400 | sed "s/^/   | /" >&2
 }
 sql() { psql "$DATABASE_URL" -XAtq -c "$1"; }
 api() { # METHOD PATH [JSON], as the customer acme; AS=admin for a platform operator
@@ -43,7 +43,10 @@ spec:
     spec:
       terminationGracePeriodSeconds: 5
       containers:
-      - {name: main, image: "tensormesh.ai/workload:dev", imagePullPolicy: IfNotPresent}
+      - name: main
+        image: tensormesh.ai/workload:dev
+        imagePullPolicy: IfNotPresent
+        command: [sh, -c, 'echo "GPUs in this container: $NVIDIA_VISIBLE_DEVICES"; trap "exit 0" TERM; while :; do sleep 1 & wait $!; done']
 YAML
 }
 running() { [ "$(kubectl get gpud trainer -n acme-research -o jsonpath='{.status.readyReplicas}')" = 2 ]; }
@@ -71,11 +74,10 @@ until_true 60 "two ready replicas" running
 show kubectl get pods -n acme-research -o wide
 show kubectl get gpud,ba -A
 if [ "$TENSORMESH_REAL_NODE" = 1 ]; then
-  pod=$(kubectl get pods -n acme-research -o jsonpath='{.items[0].metadata.name}')
-  show kubectl exec -n acme-research "$pod" -- sh -c 'echo GPUs in the container: $NVIDIA_VISIBLE_DEVICES'
+  show kubectl logs -n acme-research -l tensormesh.ai/gpudeployment=trainer
 fi
 
-say "A third replica is more than the money that is left: the scale-up is denied, what runs goes on"
+say "Twenty replicas are more than the money that is left: the scale-up is denied, what runs goes on"
 if answer=$(kubectl scale gpud trainer -n acme-research --replicas=20 2>&1); then fail "the scale-up was accepted: $answer"; fi
 sed 's/^/   /' <<<"$answer"
 running || fail "the running replicas were touched"

@@ -52,7 +52,8 @@ public sealed record Standing
         ? Money.Max(Money.Zero, own.Remaining - Accrued(deployment, t))
         : Money.Zero;
 
-    /// <summary>The ledger's balance less what has accrued since: what is there to spend or hold. Negative only before a late suspension.</summary>
+    /// <summary>The ledger's balance less what has accrued since: what is there to spend or hold. Negative only before a late
+    /// suspension.</summary>
     public Money Balance(DateTimeOffset t) => Posted - Accrued(t);
 
     /// <summary>Posted less accrued less held: what a new deployment may claim. Can be negative.</summary>

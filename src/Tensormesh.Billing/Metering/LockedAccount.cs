@@ -100,7 +100,8 @@ internal sealed class LockedAccount
         return Change(run with { Rated = run.Rated + amount, Total = run.Total + amount, SettledUntil = Instants.Later(until, run.SettledUntil) });
     }
 
-    /// <summary>Settles to a price change and begins a new running total. A run that is settled past the change takes the new price from there.</summary>
+    /// <summary>Settles to a price change and begins a new running total. A run that is settled past the change takes the new price from
+    /// there.</summary>
     public void Reprice(Run run, PriceVersionId version, Money perGpuHour, DateTimeOffset change)
     {
         var from = Instants.Later(change, run.SettledUntil);

@@ -19,7 +19,8 @@ public sealed class Meter(NpgsqlDataSource dataSource)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
 
-    /// <summary>Posts every open interval of the account up to <paramref name="until"/> (never past its end, its charge-until or the balance). Idempotent.</summary>
+    /// <summary>Posts every open interval of the account up to <paramref name="until"/> (never past its end, its charge-until or the
+    /// balance). Idempotent.</summary>
     public Task<Settlement> SettleAsync(AccountId account, DateTimeOffset until, CancellationToken cancellation)
         => Transact.RunAsync(dataSource, async connection =>
         {
@@ -32,7 +33,8 @@ public sealed class Meter(NpgsqlDataSource dataSource)
         }, cancellation);
 
     /// <summary>
-    /// If the account is exhausted at <paramref name="now"/>: stops charging every open interval at the exact instant of exhaustion, settles to it, releases
+    /// If the account is exhausted at <paramref name="now"/>: stops charging every open interval at the exact instant of exhaustion,
+    /// settles to it, releases
     /// every hold, and writes off what ran later than the policy's tolerance. Null when the account is not exhausted. Idempotent.
     /// </summary>
     public Task<Suspension?> SuspendIfExhaustedAsync(AccountId account, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation)
@@ -55,12 +57,14 @@ public sealed class Meter(NpgsqlDataSource dataSource)
             return suspension;
         }, cancellation);
 
-    /// <summary>Stops charging one deployment at <paramref name="at"/>, settles to it and releases its hold (no card, budget spent, moved to another account). Idempotent.</summary>
+    /// <summary>Stops charging one deployment at <paramref name="at"/>, settles to it and releases its hold (no card, budget spent, moved
+    /// to another account). Idempotent.</summary>
     public Task<Suspension> SuspendAsync(DeploymentId deployment, DateTimeOffset at, CancellationToken cancellation)
         => SuspendAsync(deployment, at, "Suspended", new CreditPolicy(), at, cancellation);
 
     /// <summary>
-    /// The same, with the reason for the record. What ran between <paramref name="at"/> and <paramref name="now"/> is written off when that is longer than the policy's
+    /// The same, with the reason for the record. What ran between <paramref name="at"/> and <paramref name="now"/> is written off when that
+    /// is longer than the policy's
     /// tolerance. Charging never stops before what is settled, nor goes on past the end of the balance.
     /// </summary>
     public Task<Suspension> SuspendAsync(

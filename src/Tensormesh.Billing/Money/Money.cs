@@ -62,7 +62,8 @@ public readonly record struct Money(long Nanos) : IComparable<Money>
 
     public int CompareTo(Money other) => Nanos.CompareTo(other.Nanos);
 
-    /// <summary>The exact amount as a decimal string with at least two fractional digits: <c>2.50</c>, <c>0.000000070</c> as <c>0.00000007</c>.</summary>
+    /// <summary>The exact amount as a decimal string with at least two fractional digits: <c>2.50</c>, <c>0.000000070</c> as
+    /// <c>0.00000007</c>.</summary>
     public string ToDecimalString() => ((decimal)Nanos / NanosPerUnit).ToString("0.00#######", CultureInfo.InvariantCulture);
 
     /// <summary>

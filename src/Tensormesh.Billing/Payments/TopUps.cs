@@ -34,8 +34,10 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
     private readonly TimeProvider time = time;
 
     /// <summary>
-    /// Charges the card and credits the account. The attempt is recorded before the card is charged, and credited in the SQL transaction that posts the
-    /// money, so after a crash anywhere the same key finds the same charge and credits it once. A declined key stays declined: the card is not tried again.
+    /// Charges the card and credits the account. The attempt is recorded before the card is charged, and credited in the SQL transaction
+    /// that posts the
+    /// money, so after a crash anywhere the same key finds the same charge and credits it once. A declined key stays declined: the card is
+    /// not tried again.
     /// </summary>
     /// <param name="amount">From <see cref="Minimum"/> to <see cref="Maximum"/>.</param>
     public async Task<TopUpResult> ChargeAsync(AccountId account, Money amount, string paymentMethodId, string idempotencyKey, CancellationToken cancellation)

@@ -15,7 +15,8 @@ public static class Migrator
 
     private static readonly string[] Repeatable = ["Sql/post_transaction.sql", "Sql/views.sql"];
 
-    /// <exception cref="InvalidOperationException">A migration that was applied has another text now, or the database is newer than this program.</exception>
+    /// <exception cref="InvalidOperationException">A migration that was applied has another text now, or the database is newer than this
+    /// program.</exception>
     public static async Task MigrateAsync(NpgsqlDataSource dataSource, CancellationToken cancellation)
     {
         await Transact.RunAsync(dataSource, async connection =>

@@ -41,7 +41,8 @@ internal static class SqlStates
 public static class LedgerAvailability
 {
     /// <summary>
-    /// True for what the caller answers with <see cref="Verdict.Hold"/>: connection refused or lost, timeouts, an exhausted pool, a server that
+    /// True for what the caller answers with <see cref="Verdict.Hold"/>: connection refused or lost, timeouts, an exhausted pool, a server
+    /// that
     /// starts, stops or is read-only. False for everything else: a bug must not look like an outage.
     /// </summary>
     public static bool IsUnavailable(Exception exception) => exception switch

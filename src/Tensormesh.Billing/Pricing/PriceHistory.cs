@@ -8,7 +8,8 @@ internal sealed record PriceRow(PriceVersionId Version, string Book, Money? PerG
 /// <summary>Which price applies to a run, from every version that its product ever had.</summary>
 internal static class PriceHistory
 {
-    /// <summary>Taken shared by whoever opens a run, exclusive by whoever publishes: no run can begin on a price while it is being replaced.</summary>
+    /// <summary>Taken shared by whoever opens a run, exclusive by whoever publishes: no run can begin on a price while it is being
+    /// replaced.</summary>
     public const string LockShared = "select pg_advisory_xact_lock_shared(hashtext('tensormesh.prices'), hashtext(current_schema()))";
     public const string LockExclusive = "select pg_advisory_xact_lock(hashtext('tensormesh.prices'), hashtext(current_schema()))";
 
@@ -28,7 +29,8 @@ internal static class PriceHistory
     }
 
     /// <summary>
-    /// The version in force at <paramref name="startedAt"/>: of each book the newest by then, of those not withdrawn the newest. What was admitted just before
+    /// The version in force at <paramref name="startedAt"/>: of each book the newest by then, of those not withdrawn the newest. What was
+    /// admitted just before
     /// a withdrawal keeps the last price; what began before there was any price takes the first.
     /// </summary>
     /// <param name="rows">In order of effective instant.</param>

@@ -23,7 +23,8 @@ public sealed class Prices(NpgsqlDataSource dataSource)
     /// ones get a new version, those absent are withdrawn (nothing new starts on them; what runs keeps its price).
     /// Idempotent. <paramref name="book"/> names the PriceBook for the record. An empty set withdraws everything that the book names.
     /// </summary>
-    /// <param name="effectiveAt">Now, as the caller sees it: not in the future. A run already settled past it takes the new price from there.</param>
+    /// <param name="effectiveAt">Now, as the caller sees it: not in the future. A run already settled past it takes the new price from
+    /// there.</param>
     /// <returns>The versions written by this call, withdrawals included; empty when nothing changed.</returns>
     /// <exception cref="ArgumentOutOfRangeException">A price is negative.</exception>
     public Task<IReadOnlyList<PriceVersionId>> PublishAsync(

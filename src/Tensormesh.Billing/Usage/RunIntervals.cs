@@ -27,7 +27,8 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
 
-    /// <summary>Records the start at the price in force at <see cref="RunStart.StartedAt"/>. Idempotent by pod: the first start recorded stays.</summary>
+    /// <summary>Records the start at the price in force at <see cref="RunStart.StartedAt"/>. Idempotent by pod: the first start recorded
+    /// stays.</summary>
     /// <remarks>A start that is reported after a price change is charged at each price for its time.</remarks>
     /// <returns>False when the interval was already recorded.</returns>
     /// <exception cref="InvalidOperationException">The product never had a price, or the ledger knows no such account.</exception>

@@ -41,7 +41,8 @@ public sealed class PostgresServer : IAsyncDisposable
     public string LogFile => log;
 
     /// <param name="directory">Made if missing. Holds the data and the log.</param>
-    /// <exception cref="InvalidOperationException">No Postgres binaries, or the server did not start: the message carries the end of its log.</exception>
+    /// <exception cref="InvalidOperationException">No Postgres binaries, or the server did not start: the message carries the end of its
+    /// log.</exception>
     public static async Task<PostgresServer> StartAsync(string directory, CancellationToken cancellation)
     {
         directory = Path.GetFullPath(directory);
@@ -83,7 +84,8 @@ public sealed class PostgresServer : IAsyncDisposable
         return ConnectionStringTo(name);
     }
 
-    /// <summary>Ends every session and stops. The data stays; <see cref="RestartAsync"/> brings it back on the same port. Nothing happens when it is stopped.</summary>
+    /// <summary>Ends every session and stops. The data stays; <see cref="RestartAsync"/> brings it back on the same port. Nothing happens
+    /// when it is stopped.</summary>
     public Task StopAsync() => StopAsync(immediate: false);
 
     /// <summary>Stops as a crash would, without a checkpoint: the next start recovers from the log.</summary>

@@ -5,7 +5,8 @@ namespace Tensormesh.Billing;
 
 /// <summary>
 /// A payment company for development and tests. It knows fixed test tokens and never sees a card number. It keeps no state: the
-/// same account and idempotency key always name the same payment intent, so a charge repeats as safely as at a real company, even after a restart.
+/// same account and idempotency key always name the same payment intent, so a charge repeats as safely as at a real company, even after a
+/// restart.
 /// </summary>
 public sealed class SandboxPaymentProvider : IPaymentProvider
 {

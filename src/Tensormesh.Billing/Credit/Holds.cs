@@ -61,7 +61,8 @@ public sealed class Holds(NpgsqlDataSource dataSource)
         };
     }
 
-    private static async Task<DeploymentStanding?> LockAndReadAsync(NpgsqlConnection connection, AccountId account, DeploymentId deployment, CancellationToken cancellation)
+    private static async Task<DeploymentStanding?> LockAndReadAsync(
+        NpgsqlConnection connection, AccountId account, DeploymentId deployment, CancellationToken cancellation)
     {
         await using var batch = new NpgsqlBatch(connection)
         {
@@ -80,7 +81,8 @@ public sealed class Holds(NpgsqlDataSource dataSource)
             {
                 Transact.Command(
                     SqlText.PlaceHold,
-                    Transact.Value(hold.Deployment.Value), Transact.Value(hold.Account.Value), Transact.Value(hold.Product.Name), Transact.Value(hold.Gpus),
+                    Transact.Value(hold.Deployment.Value), Transact.Value(hold.Account.Value), Transact.Value(hold.Product.Name),
+                    Transact.Value(hold.Gpus),
                     Transact.Value(hold.PerGpuHour.Nanos), Transact.Value(hold.Remaining.Nanos), Transact.Value(hold.PlacedAt)),
                 StandingChannel.Notify(hold.Account),
             },

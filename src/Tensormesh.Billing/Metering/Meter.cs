@@ -37,7 +37,8 @@ public sealed class Meter(NpgsqlDataSource dataSource)
     /// settles to it, releases
     /// every hold, and writes off what ran later than the policy's tolerance. Null when the account is not exhausted. Idempotent.
     /// </summary>
-    public Task<Suspension?> SuspendIfExhaustedAsync(AccountId account, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation)
+    public Task<Suspension?> SuspendIfExhaustedAsync(
+        AccountId account, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation)
         => Transact.RunAsync(dataSource, async connection =>
         {
             if (await LockedAccount.LockAsync(connection, account, pod: null, cancellation) is not { } locked) return null;
@@ -78,21 +79,24 @@ public sealed class Meter(NpgsqlDataSource dataSource)
             string[] all = ["expense:uncollected", "revenue:gpu", .. accounts.Select(Movements.Customer)];
             foreach (var account in accounts)
             {
-                if (await LockedAccount.LockAsync(connection, account, pod: null, cancellation, accounts.Count > 1 ? all : null) is not { } locked) continue;
+                if (await LockedAccount.LockAsync(
+                    connection, account, pod: null, cancellation, accounts.Count > 1 ? all : null) is not { } locked) continue;
                 var stop = locked.ExhaustsAt is { } exhausted ? Instants.Earlier(at.ToLedgerTime(), exhausted) : at.ToLedgerTime();
                 var one = locked.Suspend(
                     [.. locked.Accruing.Where(run => run.Deployment == deployment)],
                     locked.Holds.ContainsKey(deployment) ? [deployment] : [],
                     stop, Instants.Later(now.ToLedgerTime(), stop), reason, policy, deployment);
                 await locked.WriteAsync(cancellation);
-                result = new(Instants.Earlier(result.At, one.At), result.Uncollected + one.Uncollected, [.. result.Deployments, .. one.Deployments]);
+                result = new(
+                    Instants.Earlier(result.At, one.At), result.Uncollected + one.Uncollected, [.. result.Deployments, .. one.Deployments]);
             }
 
             return result;
         }, cancellation);
 
     /// <summary>Accounts that pay for the deployment now: more than one only while it moves between them.</summary>
-    private static async Task<List<AccountId>> AccountsOfAsync(NpgsqlConnection connection, DeploymentId deployment, CancellationToken cancellation)
+    private static async Task<List<AccountId>> AccountsOfAsync(
+        NpgsqlConnection connection, DeploymentId deployment, CancellationToken cancellation)
     {
         await using var command = new NpgsqlCommand(
             """

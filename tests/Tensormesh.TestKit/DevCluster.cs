@@ -133,8 +133,9 @@ public sealed class DevCluster : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
+        // What is in a cluster that ends with its etcd need not be deleted from it.
         if (_hollowNodes.IsValueCreated)
-            await Hollow.DisposeAsync();
+            await (_plane is null ? Hollow.DisposeAsync().AsTask() : Hollow.AbandonAsync());
         Client.Dispose();
         await Task.WhenAll(
             Postgres.DisposeAsync().AsTask(), _node?.DisposeAsync().AsTask() ?? Task.CompletedTask,

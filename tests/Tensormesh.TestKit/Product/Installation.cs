@@ -16,6 +16,15 @@ public sealed record InstallationOptions
     public TimeSpan SettlementLag { get; init; } = TimeSpan.FromSeconds(5);
     public TimeSpan SuspensionTolerance { get; init; } = TimeSpan.FromSeconds(5);
     public bool Webhook { get; init; } = true;
+    /// <summary>Seconds instead of an hour, so that running out of money can be watched.</summary>
+    public static InstallationOptions Quick { get; } = new()
+    {
+        HoldWindow = TimeSpan.FromSeconds(30),
+        MinimumRun = TimeSpan.FromSeconds(5),
+        SettlementInterval = TimeSpan.FromSeconds(5),
+        SettlementLag = TimeSpan.FromSeconds(2),
+    };
+
     /// <summary>Name of the database in the cluster's private Postgres.</summary>
     public string Database { get; init; } = "billing";
 }

@@ -86,7 +86,8 @@ say "The money runs out: the pods go, at the right second"
 kubectl wait --for=condition=Suspended gpud/trainer -n acme-research --timeout=60s | sed 's/^/   /'
 until_true 30 "the end of the pods" no_pods
 show kubectl get gpud,ba -A
-show psql "$DATABASE_URL" -X -c "SELECT * FROM v_suspension"
+show psql "$DATABASE_URL" -X -c "SELECT at, decided_at, reason, uncollected FROM v_suspension"
+show psql "$DATABASE_URL" -X -c "SELECT pod_name, gpus, started_at, charge_until, ended_at, charged FROM v_run_interval"
 # What was bought, to the second: ten cents at four GPUs times \$2.50 an hour.
 seconds=$(sql "SELECT round(sum(gpus * extract(epoch FROM charge_until - started_at)) / 4, 3) FROM run_interval")
 printf '   %s seconds were paid for on 4 GPUs; $0.10 / ($10.00 / h) = 36 s\n' "$seconds"
@@ -97,7 +98,7 @@ say "Top up by card, and the work comes back without anyone touching it"
 api POST /v1/billing/stripe/payment-intents '{"amount":{"currencyCode":"USD","units":"5","nanos":0},"stripePaymentMethodId":"pm_card_visa"}'
 until_true 60 "the return of two ready replicas" running
 show kubectl get gpud,ba -A
-show kubectl get events -n acme-research --field-selector involvedObject.kind=GpuDeployment -o custom-columns=TYPE:.type,REASON:.reason,MESSAGE:.message
+show kubectl get events -n acme-research --field-selector involvedObject.kind=GpuDeployment --sort-by=.lastTimestamp -o custom-columns=TYPE:.type,REASON:.reason,MESSAGE:.message
 
 say "Delete: charging ends with the pods"
 show kubectl delete gpud trainer -n acme-research --timeout=60s

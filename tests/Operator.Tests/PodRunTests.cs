@@ -22,7 +22,10 @@ public sealed class PodRunTests
         var pod = A.Pod(Uid, started: A.Noon.AddSeconds(-10));
         pod.Status.ContainerStatuses.Insert(0, new V1ContainerStatus
         {
-            Name = "sidecar", Image = "", ImageID = "", State = new V1ContainerState { Running = new V1ContainerStateRunning { StartedAt = A.Noon.AddHours(-1).UtcDateTime } },
+            Name = "sidecar",
+            Image = "",
+            ImageID = "",
+            State = new V1ContainerState { Running = new V1ContainerStateRunning { StartedAt = A.Noon.AddHours(-1).UtcDateTime } },
         });
         Assert.Equal(A.Noon.AddSeconds(-10), From(pod).StartedAt);
     }

@@ -105,11 +105,11 @@ public static class BillingGate
 
     private static Verdict.Refuse? CardInvalid(DeploymentStanding standing, DateTimeOffset now)
         => standing.Account.Cards.StateAt(now) switch
-    {
-        CardState.Valid => null,
-        CardState.Missing => Refuse(RefusalReason.NoValidCard, CardMessage(standing.Account, now)),
-        CardState.Expired => Refuse(RefusalReason.CardExpired, CardMessage(standing.Account, now)),
-    };
+        {
+            CardState.Valid => null,
+            CardState.Missing => Refuse(RefusalReason.NoValidCard, CardMessage(standing.Account, now)),
+            CardState.Expired => Refuse(RefusalReason.CardExpired, CardMessage(standing.Account, now)),
+        };
 
     private static Verdict.Refuse? NoMatchingGpu(LaunchRequest request, DeploymentStanding standing)
         => request.Product is not null ? null : Refuse(

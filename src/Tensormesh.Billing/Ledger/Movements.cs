@@ -56,7 +56,9 @@ public static class Movements
         Description = "Balance added",
         Details = new JsonObject
         {
-            ["provider"] = provider, ["paymentIntentId"] = paymentIntentId, ["paymentMethodId"] = paymentMethodId,
+            ["provider"] = provider,
+            ["paymentIntentId"] = paymentIntentId,
+            ["paymentMethodId"] = paymentMethodId,
         }.ToJsonString(),
     };
 
@@ -100,25 +102,25 @@ public static class Movements
     /// <param name="lost">Each run with what nobody pays for it.</param>
     internal static Movement Uncollected(
         AccountId account, string subject, DateTimeOffset from, DateTimeOffset to, IReadOnlyList<(Run Run, Money Amount)> lost) => new()
-    {
-        Type = MovementType.Uncollected,
-        Key = $"uncollected/{subject}/{Key(from)}/{Key(to)}",
-        Entries = Transfer("expense:uncollected", "revenue:gpu", lost.Aggregate(Money.Zero, (sum, one) => sum + one.Amount)),
-        EffectiveAt = to,
-        Description = $"Uncollected from account {account}: work ran {Seconds(to - from)} s past the end of its balance",
-        Details = new JsonObject
         {
-            ["account"] = account.Value,
-            ["windowStart"] = Stamp(from),
-            ["windowEnd"] = Stamp(to),
-            ["pods"] = new JsonArray([.. lost.Select(one =>
+            Type = MovementType.Uncollected,
+            Key = $"uncollected/{subject}/{Key(from)}/{Key(to)}",
+            Entries = Transfer("expense:uncollected", "revenue:gpu", lost.Aggregate(Money.Zero, (sum, one) => sum + one.Amount)),
+            EffectiveAt = to,
+            Description = $"Uncollected from account {account}: work ran {Seconds(to - from)} s past the end of its balance",
+            Details = new JsonObject
+            {
+                ["account"] = account.Value,
+                ["windowStart"] = Stamp(from),
+                ["windowEnd"] = Stamp(to),
+                ["pods"] = new JsonArray([.. lost.Select(one =>
             {
                 var pod = Describe(one.Run, from, to);
                 pod["amountNanos"] = one.Amount.Nanos;
                 return (JsonNode)pod;
             })]),
-        }.ToJsonString(),
-    };
+            }.ToJsonString(),
+        };
 
     internal static string Customer(AccountId account) => $"customer:{account.Value}";
 

@@ -102,7 +102,9 @@ internal sealed class LockedAccount
 
         return Change(run with
         {
-            Rated = run.Rated + amount, Total = run.Total + amount, SettledUntil = Instants.Later(until, run.SettledUntil),
+            Rated = run.Rated + amount,
+            Total = run.Total + amount,
+            SettledUntil = Instants.Later(until, run.SettledUntil),
         });
     }
 
@@ -144,7 +146,11 @@ internal sealed class LockedAccount
 
             run = run with
             {
-                Total = due, Rated = rated, RatedFrom = total.From, PriceVersion = total.Version, PerGpuHour = total.PerGpuHour,
+                Total = due,
+                Rated = rated,
+                RatedFrom = total.From,
+                PriceVersion = total.Version,
+                PerGpuHour = total.PerGpuHour,
                 SettledUntil = endedAt,
             };
         }

@@ -42,7 +42,8 @@ public static class Migrator
         {
             await ExecuteAsync(connection, Lock, cancellation);
             await using var find = new NpgsqlCommand(
-                "select checksum from schema_migration where name = $1", connection) { Parameters = { new() { Value = name } } };
+                "select checksum from schema_migration where name = $1", connection)
+            { Parameters = { new() { Value = name } } };
             var applied = (string?)await find.ExecuteScalarAsync(cancellation);
             if (applied == checksum) return false;
             if (applied is not null && !repeatable)

@@ -141,7 +141,7 @@ public sealed class Prices(NpgsqlDataSource dataSource)
         await using (var command = new NpgsqlCommand(
             "select distinct account from run_interval where product = $1 and ended_at is null and charge_until is null order by 1",
             connection)
-            { Parameters = { new() { Value = product.Name } } })
+        { Parameters = { new() { Value = product.Name } } })
         await using (var reader = await command.ExecuteReaderAsync(cancellation))
         {
             while (await reader.ReadAsync(cancellation)) accounts.Add(new(reader.GetString(0)));

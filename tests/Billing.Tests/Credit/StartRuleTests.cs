@@ -193,7 +193,8 @@ public sealed class StartRuleTests
     {
         // A request with everything wrong, put right one thing at a time.
         var request = Request(
-            perGpuHour: null) with { Account = null, Product = null, MaxHourlyRate = Dollars("1.00"), MaxTotalCost = Dollars("1.00") };
+            perGpuHour: null) with
+        { Account = null, Product = null, MaxHourlyRate = Dollars("1.00"), MaxTotalCost = Dollars("1.00") };
         var standing = Standing("0.00", Cards());
         var reasons = new List<RefusalReason>();
         void Ask(bool known = true)

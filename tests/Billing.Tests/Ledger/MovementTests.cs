@@ -7,11 +7,22 @@ public sealed class MovementTests
 {
     private static readonly Run Run = new()
     {
-        Pod = new(Guid.Parse("22222222-2222-2222-2222-222222222222")), PodName = "train-abc", Deployment = Deployment,
-        DeploymentName = "train", Namespace = "team-a",
-        Account = Acme, Node = "gpu-a", Product = H100, Gpus = 4, StartedAt = Now, PriceVersion = new(7), PerGpuHour = Dollars("2.50"),
+        Pod = new(Guid.Parse("22222222-2222-2222-2222-222222222222")),
+        PodName = "train-abc",
+        Deployment = Deployment,
+        DeploymentName = "train",
+        Namespace = "team-a",
+        Account = Acme,
+        Node = "gpu-a",
+        Product = H100,
+        Gpus = 4,
+        StartedAt = Now,
+        PriceVersion = new(7),
+        PerGpuHour = Dollars("2.50"),
         RatedFrom = Now,
-        Rated = Money.Zero, Total = Money.Zero, SettledUntil = Now,
+        Rated = Money.Zero,
+        Total = Money.Zero,
+        SettledUntil = Now,
     };
 
     [Fact]

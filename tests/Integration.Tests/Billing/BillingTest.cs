@@ -75,31 +75,31 @@ public abstract class BillingTest(PostgresFixture postgres) : IAsyncLifetime
 
     protected static LaunchRequest Ask(
         DeploymentId deployment, int gpus, string perGpuHour = "2.50", AccountId? account = null, GpuProduct? product = null) => new()
-    {
-        Deployment = deployment,
-        Account = account ?? Acme,
-        Namespace = "team-a",
-        Gpus = gpus,
-        Product = product ?? H100,
-        PerGpuHour = Money.Parse(perGpuHour),
-        GpuConstraint = $"{gpus} GPUs of product {product ?? H100}",
-        GpusInCluster = $"8 x {H100}",
-    };
+        {
+            Deployment = deployment,
+            Account = account ?? Acme,
+            Namespace = "team-a",
+            Gpus = gpus,
+            Product = product ?? H100,
+            PerGpuHour = Money.Parse(perGpuHour),
+            GpuConstraint = $"{gpus} GPUs of product {product ?? H100}",
+            GpusInCluster = $"8 x {H100}",
+        };
 
     protected static RunStart Start(
         DeploymentId deployment, PodId pod, int gpus, DateTimeOffset at, AccountId? account = null, GpuProduct? product = null) => new()
-    {
-        Pod = pod,
-        PodName = $"pod-{pod.Value.ToString()[..5]}",
-        Deployment = deployment,
-        DeploymentName = "train",
-        Namespace = "team-a",
-        Account = account ?? Acme,
-        Node = "gpu-a",
-        Product = product ?? H100,
-        Gpus = gpus,
-        StartedAt = at,
-    };
+        {
+            Pod = pod,
+            PodName = $"pod-{pod.Value.ToString()[..5]}",
+            Deployment = deployment,
+            DeploymentName = "train",
+            Namespace = "team-a",
+            Account = account ?? Acme,
+            Node = "gpu-a",
+            Product = product ?? H100,
+            Gpus = gpus,
+            StartedAt = at,
+        };
 
     protected static DeploymentId NewDeployment() => new(Guid.NewGuid());
 

@@ -28,7 +28,8 @@ public sealed class LedgerTests(PostgresFixture postgres) : BillingTest(postgres
         Assert.StartsWith("txn_", posted.TransactionId, StringComparison.Ordinal);
         // A retry carries a fresh time and other words, and is still the same.
         var retry = Movements.CreditGrant(
-            Acme, Money.Parse("5.00"), "welcome", "ada", "again") with { EffectiveAt = T0.AddDays(1), Description = "other words" };
+            Acme, Money.Parse("5.00"), "welcome", "ada", "again") with
+        { EffectiveAt = T0.AddDays(1), Description = "other words" };
         Assert.Equal(new PostResult.AlreadyPosted(posted.TransactionId), await Ledger.PostAsync(retry, Cancellation));
         Assert.Equal(Money.Parse("5.00"), await PostedAsync());
     }

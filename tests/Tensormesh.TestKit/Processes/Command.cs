@@ -28,7 +28,9 @@ internal static class Command
     {
         var start = new ProcessStartInfo(file)
         {
-            RedirectStandardOutput = true, RedirectStandardError = true, RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+            RedirectStandardInput = true,
         };
         foreach (var argument in arguments)
             start.ArgumentList.Add(argument);

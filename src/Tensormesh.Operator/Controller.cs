@@ -80,7 +80,9 @@ internal sealed partial class Controller(
         cluster.GpuDeployments.Changed += (before, after) =>
         {
             gpuQueue.Add(ObjectKey.Of((after ?? before)!));
-            if (after is null) cluster.Forget(before!.Metadata.Uid);
+            if (after is not null) return;
+            cluster.Forget(before!.Metadata.Uid);
+            drift.ForgetOwner(before.Metadata.Uid);
         };
         cluster.Deployments.Changed += (before, after) =>
         {

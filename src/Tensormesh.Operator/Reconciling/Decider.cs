@@ -65,6 +65,13 @@ internal static class Decider
 
         var wanted = seen.WantedReplicas;
         var request = Request(seen, ledger, wanted);
+        if (WasRefused(seen, request.Product, wanted))
+        {
+            // Nothing of it can start, so no money stays aside for it; what ran before the edit goes on.
+            if (ledger.Standing?.Hold is not null && seen.CurrentReplicas == 0 && Drained(seen)) changes.Add(new ClusterChange.ReleaseHold());
+            return new Decision(null, changes, StatusReports.Invalid(seen, ledger, [new FieldError("spec.template", seen.Refused!.Message)]), seen.Now + Resync);
+        }
+
         var (verdict, replicas) = ledger.Standing?.Hold is { } hold
             ? Continue(seen, request, ledger.Standing, hold, policy, changes)
             : Start(seen, request, ledger.Standing, wanted, policy, changes);
@@ -237,6 +244,9 @@ internal static class Decider
         var rendered = PodTemplate.Render(seen.Deployment, product, replicas);
         if (PodDrift.Differs(seen.Child, rendered, seen.Applied)) changes.Add(new ClusterChange.ApplyChild(rendered));
     }
+
+    private static bool WasRefused(Observation seen, GpuProduct? product, int wanted)
+        => seen.Refused is { } refused && product is { } chosen && PodDrift.Hash(PodTemplate.Render(seen.Deployment, chosen, wanted)) == refused.Hash;
 
     private static Money? Dollars(string? text) => Money.TryParse(text, out var money) ? money : null;
 }

@@ -142,10 +142,11 @@ internal static class Decider
     {
         var changes = Meter(seen, ledger);
         if (seen.Child is not null && !seen.NameTaken) changes.Add(new ClusterChange.DeleteChild(seen.Child.Metadata.Name));
-        if (seen.Child is null && Drained(seen) && ledger.Runs.Count == 0)
+        if (seen.Child is null && Drained(seen) && ledger.Runs.Count == 0 && seen.HasFinalizer)
         {
+            // Whichever account holds it: the namespace's label may name another by now.
             changes.Add(new ClusterChange.ReleaseHold());
-            if (seen.HasFinalizer) changes.Add(new ClusterChange.RemoveFinalizer());
+            changes.Add(new ClusterChange.RemoveFinalizer());
         }
 
         return new Decision(null, changes, null, seen.Now + TimeSpan.FromSeconds(30));

@@ -55,7 +55,16 @@ priced() { kubectl wait --for=condition=Ready pricebook/list-prices --timeout=1s
 declared() { kubectl wait --for=condition=Ready ba/acme --timeout=1s; }
 
 say "An account, a namespace that it pays for, and prices"
-show kubectl apply -f manifests/examples/account.yaml -f manifests/examples/namespace.yaml -f manifests/examples/pricebook.yaml
+made=$(mktemp)
+# On a cluster of the user's own the story takes away what it made, and nothing that was there before. A dev cluster goes as a whole.
+tidy() {
+  if [ "$TENSORMESH_USERS_OWN_CLUSTER" = 1 ]; then
+    sed -n 's/^ *\(.*\) created$/\1/p' "$made" | tac | xargs -r kubectl delete --ignore-not-found --timeout=60s | sed 's/^/   /' || true
+  fi
+  rm -f "$made"
+}
+trap tidy EXIT
+show kubectl apply -f manifests/examples/account.yaml -f manifests/examples/namespace.yaml -f manifests/examples/pricebook.yaml | tee "$made"
 until_true 20 "the price book's publication" priced
 until_true 20 "the account's declaration" declared
 show kubectl get ba,pricebooks

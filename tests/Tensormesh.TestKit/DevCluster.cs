@@ -242,7 +242,10 @@ public sealed class DevCluster : IAsyncDisposable
             say($"node {RealNode.Name} is hollow, its containers imagined: {whyHollow}");
         }
 
-        if (options.HollowGpuB)
+        // A node that is there already is the user's: a hollow one of its name would take it over, and delete it at the end.
+        var taken = (await Client.CoreV1.ListNodeAsync(cancellationToken: cancellation)).Items.Any(node => node.Name() == "gpu-b");
+        if (options.HollowGpuB && taken) say("node gpu-b is there already and stays as it is");
+        if (options.HollowGpuB && !taken)
         {
             await AddHollowNodeAsync(HollowNodeOptions.L40S("gpu-b"), cancellation);
             say("node gpu-b ready: hollow, 4 x NVIDIA-L40S");

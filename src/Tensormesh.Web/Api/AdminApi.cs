@@ -12,8 +12,7 @@ internal static class AdminApi
     public const int LongestReason = 500;
 
     private const string NotForTaking =
-        "balances:add only adds. To take back a grant made in error, have it reversed in the ledger by a correcting movement "
-            + "(docs/runbook.md); "
+        "balances:add only adds, and credit that was granted cannot be taken back yet (docs/runbook.md, \"A grant was made in error\"); "
         + "to stop spending, set spec.paused: true on the account's GpuDeployments.";
 
     public static void MapAdminApi(this IEndpointRouteBuilder routes)

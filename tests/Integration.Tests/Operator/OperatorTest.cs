@@ -24,6 +24,8 @@ public sealed record RunRow(
 [Collection(OperatorSuite.Name)]
 public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
 {
+    private const string Seen = "tests.tensormesh.ai/seen";
+
     private readonly List<string> namespaces = [];
     private readonly List<AccountId> opened = [];
 
@@ -199,16 +201,37 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
         team.Namespace, fieldSelector: $"metadata.name={name}", cancellationToken: Ended)).Items.FirstOrDefault();
 
     /// <summary>Keeps a pod readable after its end, until <see cref="LetGoAsync"/>.</summary>
-    protected Task KeepInSightAsync(V1Pod pod) => PatchFinalizersAsync(pod, [.. pod.Finalizers() ?? [], "tests.tensormesh.ai/seen"]);
+    protected async Task KeepInSightAsync(V1Pod pod) => await Eventually.SeeAsync(
+        async () =>
+        {
+            var now = await Client.CoreV1.ReadNamespacedPodAsync(pod.Name(), pod.Namespace(), cancellationToken: Ended);
+            return await TryPatchFinalizersAsync(now, [.. now.Finalizers(), Seen]);
+        },
+        done => done);
 
-    protected async Task LetGoAsync(V1Pod pod)
+    protected async Task LetGoAsync(V1Pod pod) => await Eventually.SeeAsync(
+        async () =>
+        {
+            var now = await Client.CoreV1.ReadNamespacedPodAsync(pod.Name(), pod.Namespace(), cancellationToken: Ended);
+            return await TryPatchFinalizersAsync(now, [.. now.Finalizers().Where(finalizer => finalizer != Seen)]);
+        },
+        done => done);
+
+    /// <summary>False when someone else, such as the operator, has changed the pod in between.</summary>
+    private async Task<bool> TryPatchFinalizersAsync(V1Pod pod, IReadOnlyList<string> finalizers)
     {
-        var now = await Client.CoreV1.ReadNamespacedPodAsync(pod.Name(), pod.Namespace(), cancellationToken: Ended);
-        await PatchFinalizersAsync(now, [.. (now.Finalizers() ?? []).Where(finalizer => finalizer != "tests.tensormesh.ai/seen")]);
+        try
+        {
+            await Client.CoreV1.PatchNamespacedPodAsync(
+                new V1Patch(KubernetesJson.Serialize(new { metadata = new { resourceVersion = pod.ResourceVersion(), finalizers } }), V1Patch.PatchType.MergePatch),
+                pod.Name(), pod.Namespace(), cancellationToken: Ended);
+            return true;
+        }
+        catch (HttpOperationException conflict) when (conflict.Response.StatusCode == System.Net.HttpStatusCode.Conflict)
+        {
+            return false;
+        }
     }
-
-    private Task<V1Pod> PatchFinalizersAsync(V1Pod pod, IReadOnlyList<string> finalizers) => Client.CoreV1.PatchNamespacedPodAsync(
-        new V1Patch(KubernetesJson.Serialize(new { metadata = new { finalizers } }), V1Patch.PatchType.MergePatch), pod.Name(), pod.Namespace(), cancellationToken: Ended);
 
     /// <summary>When the pod's container ended, as its kubelet says.</summary>
     protected async Task<DateTimeOffset> FinishedAtAsync(V1Pod pod)

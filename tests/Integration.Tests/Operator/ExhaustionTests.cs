@@ -12,7 +12,8 @@ public sealed class ExhaustionTests(OperatorFixture product) : OperatorTest(prod
     public async Task Two_deployments_run_out_together_draining_is_free_and_a_top_up_starts_both_again()
     {
         var team = await OpenTeamAsync("60.50");
-        var (one, two) = (await StartAsync(team, "one", change: Stubborn(graceSeconds: 4)), await StartAsync(team, "two", gpus: 2));
+        // Kubelets report whole seconds: a pod that ended within the second of the suspension would get the rest of that second back.
+        var (one, two) = (await StartAsync(team, "one", change: Stubborn(graceSeconds: 4)), await StartAsync(team, "two", gpus: 2, change: Stubborn(graceSeconds: 2)));
         var stubborn = Assert.Single(await PodsAsync(team, "one"));
         await KeepInSightAsync(stubborn);
         var known = (await StandingAsync(team.Account)).ExhaustsAt!.Value;

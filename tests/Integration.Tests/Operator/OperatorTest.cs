@@ -165,7 +165,8 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
     protected Task PatchAsync(Team team, string name, object patch) => product.Deployments.PatchNamespacedAsync<GpuDeployment>(
         new V1Patch(KubernetesJson.Serialize(patch), V1Patch.PatchType.MergePatch), team.Namespace, name, Ended);
 
-    protected Task DeleteAsync(Team team, string name) => product.Deployments.DeleteNamespacedAsync<GpuDeployment>(team.Namespace, name, Ended);
+    protected Task<object> DeleteAsync(Team team, string name) => Client.CustomObjects.DeleteNamespacedCustomObjectAsync(
+        WellKnown.Group, WellKnown.Version, team.Namespace, GpuDeployment.PluralName, name, cancellationToken: Ended);
 
     protected Task<GpuDeployment> ReadAsync(Team team, string name) => product.Deployments.ReadNamespacedAsync<GpuDeployment>(team.Namespace, name, Ended);
 

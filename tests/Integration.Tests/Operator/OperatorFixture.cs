@@ -56,11 +56,6 @@ public sealed class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
     public async ValueTask DisposeAsync()
     {
         if (Installation is null) return;
-        if (TestContext.Current.TestState?.Result == TestResult.Failed || Environment.GetEnvironmentVariable("TENSORMESH_SHOW_LOGS") is { Length: > 0 })
-        {
-            Console.WriteLine(await File.ReadAllTextAsync(Installation.OperatorLog));
-        }
-
         await Installation.DisposeAsync();
         await Database.DisposeAsync();
         Deployments.Dispose();

@@ -7,8 +7,6 @@ namespace Tensormesh.Integration.Tests.Operators;
 /// <summary>The webhook is advice; the reconciler is the law.</summary>
 public sealed class RefusalTests(OperatorFixture product) : OperatorTest(product)
 {
-    private const string Sidecar = "waits";
-
     [Fact]
     public async Task What_the_webhook_did_not_see_the_reconciler_refuses_in_the_same_words_and_starts_once_money_comes()
     {
@@ -20,7 +18,7 @@ public sealed class RefusalTests(OperatorFixture product) : OperatorTest(product
         {
             // Nobody answers the webhook now, and its failure policy lets everything pass.
             await CreateAsync(Deployment(poor, "train"));
-            await CreateAsync(Deployment(cardless, Sidecar));
+            await CreateAsync(Deployment(cardless, "waits"));
         }
         finally
         {
@@ -36,14 +34,14 @@ public sealed class RefusalTests(OperatorFixture product) : OperatorTest(product
             type => Assert.Equal(("InsufficientBalance", message), (Condition(refused, type)!.Reason, Condition(refused, type)!.Message)));
         Assert.Null(await ChildAsync(poor, "train"));
         Assert.Equal(-1, (await HoldOfAsync(refused)).Nanos);
-        await SeeAsync(cardless, Sidecar, seen => Condition(seen, ConditionTypes.Ready)?.Reason == "NoValidCard");
-        Assert.Null(await ChildAsync(cardless, Sidecar));
+        await SeeAsync(cardless, "waits", seen => Condition(seen, ConditionTypes.Ready)?.Reason == "NoValidCard");
+        Assert.Null(await ChildAsync(cardless, "waits"));
 
         await GrantAsync(poor.Account, "100.00");
         var running = await UntilRunningAsync(poor, "train");
         Assert.Equal(("True", "False", "False"), (Status(running, ConditionTypes.BillingAuthorized), Status(running, ConditionTypes.Suspended), Status(running, ConditionTypes.Stalled)));
         await Cards.AttachAsync(cardless.Account, "pm_card_amex", Ended);
-        await UntilRunningAsync(cardless, Sidecar);
+        await UntilRunningAsync(cardless, "waits");
     }
 
     [Fact]

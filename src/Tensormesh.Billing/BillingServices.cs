@@ -12,7 +12,8 @@ public static class BillingServices
     private const int CommandTimeoutSeconds = 30;
 
     /// <summary>
-    /// Registers the data source (pooled, bounded), every service of this project, the sandbox payment provider and TimeProvider.System where none is registered.
+    /// Registers the data source (pooled, bounded), every service of this project, the sandbox payment provider and TimeProvider.System
+    /// where none is registered.
     /// </summary>
     public static IServiceCollection AddBilling(this IServiceCollection services, string connectionString)
     {

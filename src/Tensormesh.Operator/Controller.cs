@@ -69,10 +69,10 @@ internal sealed partial class Controller(
             gpuQueue.RunAsync(options.Workers, Timed("GpuDeployment", deployments.ReconcileAsync), (key, fault) => OnFault("GpuDeployment", key, fault), term),
             accountQueue.RunAsync(2, Timed("BillingAccount", billingAccounts.ReconcileAsync), (key, fault) => OnFault("BillingAccount", key, fault), term),
             priceQueue.RunAsync(1, Timed("PriceBook", (key, token) => priceBooks.ReconcileAsync(key, EnqueueAll, token)), (key, fault) => OnFault("PriceBook", key, fault), term),
-            listener.RunAsync(account => hints.TryAdd(account, 0), () => everythingChanged = true, term),
+            listener.RunAsync(Hint, () => everythingChanged = true, term),
             FollowHintsAsync(term),
             WatchBacklogAsync(caughtUp, term),
-            metering.RunAsync(caughtUp.Task, term)).ConfigureAwait(false);
+            metering.RunAsync(caughtUp.Task, Hint, term)).ConfigureAwait(false);
     }
 
     private void Wire()
@@ -80,7 +80,9 @@ internal sealed partial class Controller(
         cluster.GpuDeployments.Changed += (before, after) =>
         {
             gpuQueue.Add(ObjectKey.Of((after ?? before)!));
-            if (after is null) cluster.Forget(before!.Metadata.Uid);
+            if (after is not null) return;
+            cluster.Forget(before!.Metadata.Uid);
+            drift.ForgetOwner(before.Metadata.Uid);
         };
         cluster.Deployments.Changed += (before, after) =>
         {
@@ -127,6 +129,8 @@ internal sealed partial class Controller(
     {
         foreach (var deployment in cluster.GpuDeployments.All) gpuQueue.Add(ObjectKey.Of(deployment));
     }
+
+    private void Hint(AccountId account) => hints.TryAdd(account, 0);
 
     /// <summary>Turns hints into work, at most once a window for each account.</summary>
     private async Task FollowHintsAsync(CancellationToken cancellation)

@@ -53,6 +53,7 @@ builder.Services.AddSingleton<PriceList>();
 builder.Services.AddSingleton<Observer>();
 builder.Services.AddSingleton<Applier>();
 builder.Services.AddSingleton<EventRecorder>();
+builder.Services.AddSingleton<StatusWriter>();
 builder.Services.AddSingleton<StatusReporter>();
 builder.Services.AddSingleton<GpuDeploymentReconciler>();
 builder.Services.AddSingleton<BillingAccountReconciler>();

@@ -11,24 +11,28 @@ internal static class Given
 
     public static Money Dollars(string text) => Money.Parse(text);
 
-    public static Card Card(int expYear = 2030, int expMonth = 12, string id = "pm_card_visa") => new(id, "Visa", "4242", expMonth, expYear, true, Now.AddYears(-1));
+    public static Card Card(int expYear = 2030, int expMonth = 12, string id = "pm_card_visa")
+        => new(id, "Visa", "4242", expMonth, expYear, true, Now.AddYears(-1));
 
     public static CardsOnFile Cards(params Card[] cards) => new(cards, null);
 
     public static AccruingInterval Interval(
-        string perGpuHour = "2.50", int gpus = 1, DateTimeOffset? from = null, DateTimeOffset? settled = null, DeploymentId? deployment = null)
+        string perGpuHour = "2.50", int gpus = 1, DateTimeOffset? from = null, DateTimeOffset? settled = null,
+        DeploymentId? deployment = null)
     {
         var (ratedFrom, rate) = (from ?? Now, Dollars(perGpuHour));
         var settledUntil = settled ?? ratedFrom;
         return new(
-            new(Guid.NewGuid()), deployment ?? Deployment, H100, gpus, rate, ratedFrom, Rating.Due(settledUntil - ratedFrom, rate, gpus), settledUntil);
+            new(Guid.NewGuid()), deployment ?? Deployment, H100, gpus, rate,
+            ratedFrom, Rating.Due(settledUntil - ratedFrom, rate, gpus), settledUntil);
     }
 
     public static CreditHold Hold(string remaining, int gpus = 1, string perGpuHour = "2.50", DeploymentId? deployment = null)
         => new(deployment ?? Deployment, Acme, H100, gpus, Dollars(perGpuHour), Dollars(remaining), Now);
 
     public static Standing Standing(
-        string posted, CardsOnFile? cards = null, IReadOnlyList<AccruingInterval>? intervals = null, IReadOnlyList<CreditHold>? holds = null, AccountPolicy? policy = null) => new()
+        string posted, CardsOnFile? cards = null, IReadOnlyList<AccruingInterval>? intervals = null,
+        IReadOnlyList<CreditHold>? holds = null, AccountPolicy? policy = null) => new()
         {
             Account = Acme,
             Policy = policy ?? new AccountPolicy("Acme", null, null, "UTC"),

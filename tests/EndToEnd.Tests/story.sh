@@ -12,7 +12,7 @@ say() { step=$((step + 1)); printf '\n\033[1m%d. %s\033[0m  [%d s]\n' "$step" "$
 show() { printf '   $ %s\n' "$*"; "$@" 2>&1 | sed 's/^/   /'; }
 fail() { printf '\n   NOT AS IT SHOULD BE: %s\n' "$*" >&2; diagnose; exit 1; }
 diagnose() {
-  { kubectl get gpud,ba,deploy,pods -A -o wide; kubectl describe gpud -A; tail -n 40 "$TENSORMESH_OPERATOR_LOG"; } 2>&1 | cut -c1-400 | sed "s/^/   | /" >&2
+  { kubectl get gpud,ba,deploy,pods -A -o wide; kubectl describe gpud -A; kubectl get pods -A -o jsonpath='{range .items[*]}{.metadata.name}{" "}{.metadata.deletionTimestamp}{" "}{.status.containerStatuses}{"\n"}{end}'; tail -n 40 "$TENSORMESH_OPERATOR_LOG"; } 2>&1 | cut -c1-400 | sed "s/^/   | /" >&2
 }
 sql() { psql "$DATABASE_URL" -XAtq -c "$1"; }
 api() { # METHOD PATH [JSON], as the customer acme; AS=admin for a platform operator
@@ -43,7 +43,10 @@ spec:
     spec:
       terminationGracePeriodSeconds: 5
       containers:
-      - {name: main, image: "tensormesh.ai/workload:dev", imagePullPolicy: IfNotPresent}
+      - name: main
+        image: tensormesh.ai/workload:dev
+        imagePullPolicy: IfNotPresent
+        command: [sh, -c, 'echo "GPUs in this container: $NVIDIA_VISIBLE_DEVICES"; trap "exit 0" TERM; while :; do sleep 1 & wait $!; done']
 YAML
 }
 running() { [ "$(kubectl get gpud trainer -n acme-research -o jsonpath='{.status.readyReplicas}')" = 2 ]; }
@@ -52,7 +55,16 @@ priced() { kubectl wait --for=condition=Ready pricebook/list-prices --timeout=1s
 declared() { kubectl wait --for=condition=Ready ba/acme --timeout=1s; }
 
 say "An account, a namespace that it pays for, and prices"
-show kubectl apply -f manifests/examples/account.yaml -f manifests/examples/namespace.yaml -f manifests/examples/pricebook.yaml
+made=$(mktemp)
+# On a cluster of the user's own the story takes away what it made, and nothing that was there before. A dev cluster goes as a whole.
+tidy() {
+  if [ "$TENSORMESH_USERS_OWN_CLUSTER" = 1 ]; then
+    sed -n 's/^ *\(.*\) created$/\1/p' "$made" | tac | xargs -r kubectl delete --ignore-not-found --timeout=60s | sed 's/^/   /' || true
+  fi
+  rm -f "$made"
+}
+trap tidy EXIT
+show kubectl apply -f manifests/examples/account.yaml -f manifests/examples/namespace.yaml -f manifests/examples/pricebook.yaml | tee "$made"
 until_true 20 "the price book's publication" priced
 until_true 20 "the account's declaration" declared
 show kubectl get ba,pricebooks
@@ -71,11 +83,10 @@ until_true 60 "two ready replicas" running
 show kubectl get pods -n acme-research -o wide
 show kubectl get gpud,ba -A
 if [ "$TENSORMESH_REAL_NODE" = 1 ]; then
-  pod=$(kubectl get pods -n acme-research -o jsonpath='{.items[0].metadata.name}')
-  show kubectl exec -n acme-research "$pod" -- sh -c 'echo GPUs in the container: $NVIDIA_VISIBLE_DEVICES'
+  show kubectl logs -n acme-research -l tensormesh.ai/gpudeployment=trainer
 fi
 
-say "A third replica is more than the money that is left: the scale-up is denied, what runs goes on"
+say "Twenty replicas are more than the money that is left: the scale-up is denied, what runs goes on"
 if answer=$(kubectl scale gpud trainer -n acme-research --replicas=20 2>&1); then fail "the scale-up was accepted: $answer"; fi
 sed 's/^/   /' <<<"$answer"
 running || fail "the running replicas were touched"
@@ -84,7 +95,8 @@ say "The money runs out: the pods go, at the right second"
 kubectl wait --for=condition=Suspended gpud/trainer -n acme-research --timeout=60s | sed 's/^/   /'
 until_true 30 "the end of the pods" no_pods
 show kubectl get gpud,ba -A
-show psql "$DATABASE_URL" -X -c "SELECT * FROM v_suspension"
+show psql "$DATABASE_URL" -X -c "SELECT at, decided_at, reason, uncollected FROM v_suspension"
+show psql "$DATABASE_URL" -X -c "SELECT pod_name, gpus, started_at, charge_until, ended_at, charged FROM v_run_interval"
 # What was bought, to the second: ten cents at four GPUs times \$2.50 an hour.
 seconds=$(sql "SELECT round(sum(gpus * extract(epoch FROM charge_until - started_at)) / 4, 3) FROM run_interval")
 printf '   %s seconds were paid for on 4 GPUs; $0.10 / ($10.00 / h) = 36 s\n' "$seconds"
@@ -95,7 +107,7 @@ say "Top up by card, and the work comes back without anyone touching it"
 api POST /v1/billing/stripe/payment-intents '{"amount":{"currencyCode":"USD","units":"5","nanos":0},"stripePaymentMethodId":"pm_card_visa"}'
 until_true 60 "the return of two ready replicas" running
 show kubectl get gpud,ba -A
-show kubectl get events -n acme-research --field-selector involvedObject.kind=GpuDeployment -o custom-columns=TYPE:.type,REASON:.reason,MESSAGE:.message
+show kubectl get events -n acme-research --field-selector involvedObject.kind=GpuDeployment --sort-by=.lastTimestamp -o custom-columns=TYPE:.type,REASON:.reason,MESSAGE:.message
 
 say "Delete: charging ends with the pods"
 show kubectl delete gpud trainer -n acme-research --timeout=60s

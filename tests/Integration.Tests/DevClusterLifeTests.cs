@@ -16,20 +16,24 @@ public sealed class DevClusterLifeTests
     [Fact]
     public async Task A_restarted_api_server_has_the_same_address_and_objects_and_users_have_only_their_rights()
     {
-        Assert.SkipUnless(string.IsNullOrEmpty(Environment.GetEnvironmentVariable("TENSORMESH_KUBECONFIG")), "a user's own cluster is not stopped");
+        Assert.SkipUnless(
+            string.IsNullOrEmpty(Environment.GetEnvironmentVariable("TENSORMESH_KUBECONFIG")), "a user's own cluster is not stopped");
         var cluster = await DevCluster.StartAsync(new DevClusterOptions { RealNode = false, HollowGpuB = true }, Console.WriteLine, Ended);
         var state = cluster.StateDirectory;
         try
         {
-            await cluster.Client.CoreV1.CreateNamespaceAsync(new V1Namespace { Metadata = new V1ObjectMeta { Name = "kept" } }, cancellationToken: Ended);
+            await cluster.Client.CoreV1.CreateNamespaceAsync(
+                new V1Namespace { Metadata = new V1ObjectMeta { Name = "kept" } }, cancellationToken: Ended);
 
             await cluster.StopApiServerAsync();
-            await Assert.ThrowsAnyAsync<HttpRequestException>(() => cluster.Client.CoreV1.ReadNamespaceAsync("kept", cancellationToken: Ended));
+            await Assert.ThrowsAnyAsync<HttpRequestException>(
+                () => cluster.Client.CoreV1.ReadNamespaceAsync("kept", cancellationToken: Ended));
             await cluster.StartApiServerAsync();
             Assert.Equal("kept", (await cluster.Client.CoreV1.ReadNamespaceAsync("kept", cancellationToken: Ended)).Name());
 
             using var stranger = Client(cluster.CreateKubeconfig("mallory", "team-x"));
-            var refused = await Assert.ThrowsAsync<HttpOperationException>(() => stranger.CoreV1.ListNamespaceAsync(cancellationToken: Ended));
+            var refused = await Assert.ThrowsAsync<HttpOperationException>(
+                () => stranger.CoreV1.ListNamespaceAsync(cancellationToken: Ended));
             Assert.Equal(HttpStatusCode.Forbidden, refused.Response.StatusCode);
             Assert.Contains("mallory", refused.Response.Content, StringComparison.Ordinal);
             using var administrator = Client(cluster.CreateKubeconfig("operator", "system:masters"));
@@ -56,15 +60,20 @@ public sealed class DevClusterLifeTests
         used.Delete(recursive: true);
 
         await Assert.ThrowsAsync<ArgumentException>(
-            () => DevCluster.StartAsync(new DevClusterOptions { StateDirectory = "/tmp/" + new string('x', 80) }, Console.WriteLine, Ended));
+            () => DevCluster.StartAsync(
+                new DevClusterOptions { StateDirectory = "/tmp/" + new string('x', 80) }, Console.WriteLine, Ended));
     }
 
-    /// <summary>The owner is killed with SIGKILL while a container runs on its real node: nothing can tidy up but the kernel and the next start.</summary>
+    /// <summary>
+    /// The owner is killed with SIGKILL while a container runs on its real node: nothing can tidy up but the kernel
+    /// and the next start.
+    /// </summary>
     [Fact]
     public async Task Nothing_is_left_of_a_cluster_whose_owner_was_killed()
     {
         Assert.SkipUnless(Environment.IsPrivilegedProcess, "a real node needs root");
-        Assert.SkipUnless(string.IsNullOrEmpty(Environment.GetEnvironmentVariable("TENSORMESH_KUBECONFIG")), "a user's own cluster is not killed");
+        Assert.SkipUnless(
+            string.IsNullOrEmpty(Environment.GetEnvironmentVariable("TENSORMESH_KUBECONFIG")), "a user's own cluster is not killed");
         using var owner = StartOwner();
         var exports = await ExportsAsync(owner);
         var state = exports["TENSORMESH_STATE_DIRECTORY"];
@@ -143,7 +152,8 @@ public sealed class DevClusterLifeTests
             .SelectMany(each => each.GetIPProperties().UnicastAddresses).Any(each => each.Address.Equals(address));
 
     private static List<string> CgroupsNamed(string name) =>
-        [.. Directory.EnumerateDirectories("/sys/fs/cgroup").Append("/sys/fs/cgroup").Select(each => Path.Combine(each, name)).Where(Directory.Exists)];
+        [.. Directory.EnumerateDirectories("/sys/fs/cgroup").Append("/sys/fs/cgroup")
+            .Select(each => Path.Combine(each, name)).Where(Directory.Exists)];
 
     private static async Task<string> RulesAsync()
     {

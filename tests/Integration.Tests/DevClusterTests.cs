@@ -40,7 +40,8 @@ public sealed class DevClusterTests(ClusterFixture fixture)
         Assert.Equal("gpu-a", pod.Spec.NodeName);
         Assert.StartsWith("containerd://", pod.Status.ContainerStatuses[0].ContainerID, StringComparison.Ordinal);
         var log = await Eventually.SeeAsync(
-            () => Kubectl.RunAsync(fixture.Cluster.KubeconfigPath, "-n", team, "logs", pod.Name()), text => text.Contains("gpu=", StringComparison.Ordinal));
+            () => Kubectl.RunAsync(fixture.Cluster.KubeconfigPath, "-n", team, "logs", pod.Name()),
+            text => text.Contains("gpu=", StringComparison.Ordinal));
         Assert.Matches("gpu=GPU-[0-9a-f]{8}-", log);
         await Client.CoreV1.DeleteNamespaceAsync(team, cancellationToken: Ended);
     }
@@ -73,7 +74,8 @@ public sealed class DevClusterTests(ClusterFixture fixture)
 
         // A finalizer keeps the pod in sight until its end has been read, as the operator's own does.
         await Client.CoreV1.PatchNamespacedPodAsync(
-            new V1Patch("""{"metadata":{"finalizers":["tensormesh.ai/test"]}}""", V1Patch.PatchType.MergePatch), pod.Name(), team, cancellationToken: Ended);
+            new V1Patch("""{"metadata":{"finalizers":["tensormesh.ai/test"]}}""", V1Patch.PatchType.MergePatch),
+            pod.Name(), team, cancellationToken: Ended);
         await Client.AppsV1.DeleteNamespacedDeploymentAsync("stubborn", team, cancellationToken: Ended);
         var deleted = await Eventually.SeeAsync(
             () => Client.CoreV1.ReadNamespacedPodAsync(pod.Name(), team, cancellationToken: Ended),
@@ -85,7 +87,8 @@ public sealed class DevClusterTests(ClusterFixture fixture)
         // Both instants are whole seconds.
         Assert.InRange((ended.FinishedAt!.Value - asked).TotalSeconds, graceSeconds - 1, graceSeconds + 3);
         await Client.CoreV1.PatchNamespacedPodAsync(
-            new V1Patch("""{"metadata":{"finalizers":null}}""", V1Patch.PatchType.MergePatch), pod.Name(), team, cancellationToken: Ended);
+            new V1Patch("""{"metadata":{"finalizers":null}}""", V1Patch.PatchType.MergePatch),
+            pod.Name(), team, cancellationToken: Ended);
         await Client.CoreV1.DeleteNamespaceAsync(team, cancellationToken: Ended);
     }
 
@@ -112,7 +115,8 @@ public sealed class DevClusterTests(ClusterFixture fixture)
     public async Task A_hollow_node_never_takes_the_name_of_a_real_one()
     {
         NeedsRealNode();
-        await Assert.ThrowsAsync<InvalidOperationException>(() => fixture.Cluster.AddHollowNodeAsync(HollowNodeOptions.H100("gpu-a"), Ended));
+        await Assert.ThrowsAsync<InvalidOperationException>(
+            () => fixture.Cluster.AddHollowNodeAsync(HollowNodeOptions.H100("gpu-a"), Ended));
     }
 
     /// <summary>Skips where no real node can be had, and fails where one is promised.</summary>

@@ -10,7 +10,8 @@ internal static class Kubectl
     {
         var start = new ProcessStartInfo("kubectl", ["--kubeconfig", kubeconfig, .. arguments])
         {
-            RedirectStandardOutput = true, RedirectStandardError = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
         };
         using var process = Process.Start(start)!;
         var output = process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);

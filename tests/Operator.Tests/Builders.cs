@@ -71,13 +71,14 @@ internal static class A
     public static Observation Seen(
         GpuDeployment? deployment = null, DeploymentStanding? standing = null, V1Deployment? child = null, AppliedChild? applied = null,
         IReadOnlyList<V1Pod>? pods = null, IReadOnlyList<OpenRun>? runs = null, AccountId? account = null, bool noAccount = false, bool ledgerDown = false,
-        GpuInventory? cluster = null, DateTimeOffset? now = null, bool nameTaken = false)
+        GpuInventory? cluster = null, DateTimeOffset? now = null, bool nameTaken = false, RefusedChild? refused = null)
         => new()
         {
             Deployment = deployment ?? Deployment(),
             Account = noAccount ? null : account ?? Acme,
             Child = child,
             Applied = applied,
+            Refused = refused,
             NameTaken = nameTaken,
             Pods = [.. (pods ?? []).Select(pod => PodRun.From(pod, nodeExists: true, now ?? Noon))],
             Gpus = cluster ?? Cluster,

@@ -290,6 +290,22 @@ public sealed class DeciderTests
     }
 
     [Fact]
+    public void A_child_that_the_server_refused_is_not_sent_again_and_holds_no_money()
+    {
+        var deployment = A.Deployment();
+        var refused = new RefusedChild(PodDrift.Hash(PodTemplate.Render(deployment, A.H100, 2)), "spec.template.spec.containers[0].image: Required value");
+
+        var decision = Decider.Decide(A.Seen(deployment, A.Standing(hold: A.Hold()), refused: refused), A.Policy);
+        Assert.IsType<ClusterChange.ReleaseHold>(Assert.Single(decision.Changes));
+        Assert.Equal("InvalidSpec", Condition(decision, ConditionTypes.Ready).Reason);
+        Assert.Equal("spec.template: spec.template.spec.containers[0].image: Required value", Condition(decision, ConditionTypes.Ready).Message);
+
+        // Another template is another question.
+        deployment.Spec.Template.Spec.Containers[0].Image = "fixed";
+        Assert.Contains(Decider.Decide(A.Seen(deployment, A.Standing(), refused: refused), A.Policy).Changes, change => change is ClusterChange.ApplyChild);
+    }
+
+    [Fact]
     public void A_foreign_deployment_of_the_same_name_is_left_alone()
     {
         var deployment = A.Deployment();

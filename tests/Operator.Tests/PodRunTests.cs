@@ -22,7 +22,10 @@ public sealed class PodRunTests
         var pod = A.Pod(Uid, started: A.Noon.AddSeconds(-10));
         pod.Status.ContainerStatuses.Insert(0, new V1ContainerStatus
         {
-            Name = "sidecar", Image = "", ImageID = "", State = new V1ContainerState { Running = new V1ContainerStateRunning { StartedAt = A.Noon.AddHours(-1).UtcDateTime } },
+            Name = "sidecar",
+            Image = "",
+            ImageID = "",
+            State = new V1ContainerState { Running = new V1ContainerStateRunning { StartedAt = A.Noon.AddHours(-1).UtcDateTime } },
         });
         Assert.Equal(A.Noon.AddSeconds(-10), From(pod).StartedAt);
     }
@@ -65,6 +68,36 @@ public sealed class PodRunTests
     {
         var pod = A.Pod(Uid, started: A.Noon.AddSeconds(-60), deleted: A.Noon.AddSeconds(20), grace: 30);
         Assert.Equal(A.Noon, PodRun.From(pod, nodeExists: false, A.Noon).EndedAt);
+    }
+
+    [Fact]
+    public void A_container_that_the_kubelet_lost_while_deleting_its_pod_ends_when_it_was_last_seen_to_change()
+    {
+        // As a kubelet of 1.20 reported it, for a pod that it then never finished deleting.
+        var pod = A.Pod(Uid, deleted: A.Noon.AddSeconds(-1), grace: 5, phase: "Running", ready: false);
+        var later = A.Noon.AddMinutes(3);
+        pod.Status.ContainerStatuses[0].LastState = new V1ContainerState
+        {
+            Terminated = new V1ContainerStateTerminated { ExitCode = 137, Reason = "ContainerStatusUnknown", Message = "The container could not be located when the pod was deleted." },
+        };
+        pod.Status.Conditions.Add(new V1PodCondition { Type = "ContainersReady", Status = "False", LastTransitionTime = A.Noon.AddSeconds(-4).UtcDateTime });
+        Assert.Null(From(pod).EndedAt);
+        Assert.Equal(A.Noon.AddSeconds(-4), PodRun.From(pod, nodeExists: true, later).EndedAt);
+
+        // A workload that was unready long before did not end then: it ran until the deletion was asked for.
+        pod.Status.Conditions[^1].LastTransitionTime = A.Noon.AddHours(-3).UtcDateTime;
+        Assert.Equal(A.Noon.AddSeconds(-6), PodRun.From(pod, nodeExists: true, later).EndedAt);
+    }
+
+    [Fact]
+    public void A_pod_deleted_between_two_crashes_ends_when_its_deletion_was_asked_for()
+    {
+        var pod = A.Pod(Uid, deleted: A.Noon.AddSeconds(20), grace: 30, phase: "Running", ready: false);
+        pod.Status.ContainerStatuses[0].LastState = new V1ContainerState
+        {
+            Terminated = new V1ContainerStateTerminated { ExitCode = 1, StartedAt = A.Noon.AddMinutes(-5).UtcDateTime, FinishedAt = A.Noon.AddMinutes(-2).UtcDateTime },
+        };
+        Assert.Equal(A.Noon.AddSeconds(-10), PodRun.From(pod, nodeExists: true, A.Noon.AddMinutes(3)).EndedAt);
     }
 
     [Theory]

@@ -284,7 +284,11 @@ public sealed class ValidationTests
             Replicas = 2,
             Gpu = new()
             {
-                Count = 8, Product = "NVIDIA-H100-80GB-HBM3", MinMemory = "80G", MinComputeCapability = "9.0", Container = "trainer",
+                Count = 8,
+                Product = "NVIDIA-H100-80GB-HBM3",
+                MinMemory = "80G",
+                MinComputeCapability = "9.0",
+                Container = "trainer",
             },
             Template = new()
             {

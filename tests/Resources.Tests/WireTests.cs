@@ -29,7 +29,12 @@ public sealed class WireTests
             Spec = new() { DisplayName = "Acme", LowBalanceAlert = "50.00", CardGracePeriod = "24h", TimeZone = "UTC" },
             Status = new()
             {
-                ObservedGeneration = 3, Balance = "-0.50", Held = "5.00", BurnPerHour = "5.00", Runway = "3d4h", Card = "Valid",
+                ObservedGeneration = 3,
+                Balance = "-0.50",
+                Held = "5.00",
+                BurnPerHour = "5.00",
+                Runway = "3d4h",
+                Card = "Valid",
                 Conditions = [Ready],
             },
         },
@@ -190,7 +195,11 @@ public sealed class WireTests
             Replicas = 2,
             Gpu = new()
             {
-                Count = 8, Product = "NVIDIA-H100-80GB-HBM3", MinMemory = "80G", MinComputeCapability = "9.0", Container = "trainer",
+                Count = 8,
+                Product = "NVIDIA-H100-80GB-HBM3",
+                MinMemory = "80G",
+                MinComputeCapability = "9.0",
+                Container = "trainer",
             },
             Template = new() { Spec = new() { Containers = [new() { Name = "trainer", Image = "x" }] } },
             Budget = new() { MaxHourlyRate = "40.00", MaxTotalCost = "500" },
@@ -198,8 +207,15 @@ public sealed class WireTests
         },
         Status = new()
         {
-            ObservedGeneration = 3, Replicas = 2, ReadyReplicas = 2, Selector = "a=b", Gpus = 16, GpuProduct = "NVIDIA-H100-80GB-HBM3",
-            HourlyRate = "40.00", CostToDate = "0.011111111", Conditions = [Ready],
+            ObservedGeneration = 3,
+            Replicas = 2,
+            ReadyReplicas = 2,
+            Selector = "a=b",
+            Gpus = 16,
+            GpuProduct = "NVIDIA-H100-80GB-HBM3",
+            HourlyRate = "40.00",
+            CostToDate = "0.011111111",
+            Conditions = [Ready],
         },
     };
 

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Tensormesh.TestKit;
 
 namespace Tensormesh.Dev;
@@ -6,20 +5,11 @@ namespace Tensormesh.Dev;
 /// <summary>What <c>make run</c> and <c>make demo</c> do.</summary>
 internal static class Session
 {
-    /// <summary>Seconds instead of an hour, so that running out of money can be watched.</summary>
-    private static readonly InstallationOptions Quick = new()
-    {
-        HoldWindow = TimeSpan.FromSeconds(30),
-        MinimumRun = TimeSpan.FromSeconds(5),
-        SettlementInterval = TimeSpan.FromSeconds(5),
-        SettlementLag = TimeSpan.FromSeconds(2),
-    };
-
     public static async Task<int> RunAsync(CancellationToken stop)
     {
         await using var cluster = await DevCluster.StartAsync(new DevClusterOptions { HollowGpuB = true }, Say, stop);
         var quick = Environment.GetEnvironmentVariable("TENSORMESH_QUICK") == "1";
-        await using var product = await Installation.StartAsync(cluster, quick ? Quick : new InstallationOptions(), Say, stop);
+        await using var product = await Installation.StartAsync(cluster, quick ? InstallationOptions.Quick : new InstallationOptions(), Say, stop);
         var file = Write(cluster, product);
         Say($"up. In another terminal: source {Path.GetRelativePath(Environment.CurrentDirectory, file)}   (Ctrl-C here stops everything)");
         try
@@ -41,7 +31,7 @@ internal static class Session
     public static async Task<int> DemoAsync(CancellationToken stop)
     {
         await using var cluster = await DevCluster.StartAsync(new DevClusterOptions { HollowGpuB = true }, Say, stop);
-        await using var product = await Installation.StartAsync(cluster, Quick, Say, stop);
+        await using var product = await Installation.StartAsync(cluster, InstallationOptions.Quick, Say, stop);
         var file = Write(cluster, product);
         try
         {
@@ -62,10 +52,7 @@ internal static class Session
 
     private static async Task<int> StoryAsync(string environment, CancellationToken stop)
     {
-        var start = new ProcessStartInfo("bash") { WorkingDirectory = Repository.Root };
-        start.ArgumentList.Add(Repository.Folder("tests", "EndToEnd.Tests", "story.sh"));
-        start.ArgumentList.Add(environment);
-        using var story = Process.Start(start) ?? throw new InvalidOperationException("bash could not be started");
+        using var story = Story.Start(environment, forward: null);
         try
         {
             await story.WaitForExitAsync(stop);

@@ -13,7 +13,10 @@ namespace Tensormesh.TestKit;
 /// </summary>
 public sealed class DevCluster : IAsyncDisposable
 {
-    /// <summary>An image that real nodes have: a shell with busybox's commands. Without a command it waits, and ends at once when told to.</summary>
+    /// <summary>
+    /// An image that real nodes have: a shell with busybox's commands. Without a command it waits, and ends at once
+    /// when told to.
+    /// </summary>
     public const string WorkloadImage = ContainerImages.Workload;
 
     private const int LongestStateDirectory = 60;
@@ -60,13 +63,15 @@ public sealed class DevCluster : IAsyncDisposable
     public string CertificateAuthorityFile => _plane?.Credentials.AuthorityFile ?? "";
 
     /// <param name="say">Sees one line for each step that a person may wait for.</param>
-    /// <exception cref="InvalidOperationException">Something is missing or died; the message says what to do, or holds the log's end.</exception>
+    /// <exception cref="InvalidOperationException">Something is missing or died; the message says what to do, or holds the
+    /// log's end.</exception>
     public static async Task<DevCluster> StartAsync(DevClusterOptions options, Action<string> say, CancellationToken cancellation)
     {
         ArgumentNullException.ThrowIfNull(options);
         ArgumentNullException.ThrowIfNull(say);
         if (!OperatingSystem.IsLinux())
-            throw new PlatformNotSupportedException("The dev cluster runs on Linux; elsewhere use it in a Linux virtual machine or container.");
+            throw new PlatformNotSupportedException(
+                "The dev cluster runs on Linux; elsewhere use it in a Linux virtual machine or container.");
 
         var began = Stopwatch.GetTimestamp();
         void SayTimed(string line) => say($"[{Stopwatch.GetElapsedTime(began).TotalSeconds,5:0.0} s] {line}");
@@ -91,14 +96,18 @@ public sealed class DevCluster : IAsyncDisposable
         }
     }
 
-    /// <summary>Takes away what dev clusters whose owner was killed have left on this machine; every start does so too. Returns their ids.</summary>
+    /// <summary>
+    /// Takes away what dev clusters whose owner was killed have left on this machine; every start does so too.
+    /// Returns their ids.
+    /// </summary>
     public static Task<IReadOnlyList<string>> SweepAsync(CancellationToken cancellation) => Sweep.DeadOwnersAsync(cancellation);
 
     /// <summary>The hollow nodes of this cluster, which share one watch; started with the first use.</summary>
     public HollowNodes Hollow => _hollowNodes.Value;
 
     /// <summary>Adds a hollow node, which is gone when it or the cluster is disposed.</summary>
-    /// <exception cref="InvalidOperationException">The cluster has a node of this name that is not hollow, and it is left alone.</exception>
+    /// <exception cref="InvalidOperationException">The cluster has a node of this name that is not hollow, and it is left
+    /// alone.</exception>
     public async Task<HollowNode> AddHollowNodeAsync(HollowNodeOptions options, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(options);
@@ -133,8 +142,9 @@ public sealed class DevCluster : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
+        // What is in a cluster that ends with its etcd need not be deleted from it.
         if (_hollowNodes.IsValueCreated)
-            await Hollow.DisposeAsync();
+            await (_plane is null ? Hollow.DisposeAsync().AsTask() : Hollow.AbandonAsync());
         Client.Dispose();
         await Task.WhenAll(
             Postgres.DisposeAsync().AsTask(), _node?.DisposeAsync().AsTask() ?? Task.CompletedTask,
@@ -210,7 +220,8 @@ public sealed class DevCluster : IAsyncDisposable
             say($"node {RealNode.Name} ready: real containers, {RealNode.GpuCount} mock GPUs");
             return null;
         }
-        catch (Exception failure) when (failure is InvalidOperationException or TimeoutException or IOException or UnauthorizedAccessException)
+        catch (Exception failure) when (
+            failure is InvalidOperationException or TimeoutException or IOException or UnauthorizedAccessException)
         {
             if (node is not null)
             {
@@ -231,7 +242,10 @@ public sealed class DevCluster : IAsyncDisposable
             say($"node {RealNode.Name} is hollow, its containers imagined: {whyHollow}");
         }
 
-        if (options.HollowGpuB)
+        // A node that is there already is the user's: a hollow one of its name would take it over, and delete it at the end.
+        var taken = (await Client.CoreV1.ListNodeAsync(cancellationToken: cancellation)).Items.Any(node => node.Name() == "gpu-b");
+        if (options.HollowGpuB && taken) say("node gpu-b is there already and stays as it is");
+        if (options.HollowGpuB && !taken)
         {
             await AddHollowNodeAsync(HollowNodeOptions.L40S("gpu-b"), cancellation);
             say("node gpu-b ready: hollow, 4 x NVIDIA-L40S");
@@ -264,7 +278,8 @@ public sealed class DevCluster : IAsyncDisposable
         if (directory.Length > LongestStateDirectory)
         {
             throw new ArgumentException(
-                $"The state directory {directory} is longer than {LongestStateDirectory} characters, and Unix sockets below it would not open.");
+                $"The state directory {directory} is longer than {LongestStateDirectory} characters, "
+                + "and Unix sockets below it would not open.");
         }
 
         if (Directory.Exists(directory) && Directory.EnumerateFileSystemEntries(directory).Any())

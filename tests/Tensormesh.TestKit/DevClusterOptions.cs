@@ -9,6 +9,9 @@ public sealed record DevClusterOptions
     /// <summary>A hollow node gpu-b with 4 x NVIDIA-L40S.</summary>
     public bool HollowGpuB { get; init; }
 
-    /// <summary>Where logs, keys and data go, deleted at the end; a short path that is empty or does not exist. Null: one is chosen.</summary>
+    /// <summary>
+    /// Where logs, keys and data go, deleted at the end; a short path that is empty or does not exist. Null: one is
+    /// chosen.
+    /// </summary>
     public string? StateDirectory { get; init; }
 }

@@ -36,7 +36,8 @@ public sealed class Accounts(NpgsqlDataSource dataSource)
         }
         catch (PostgresException error) when (error.SqlState == PostgresErrorCodes.InvalidParameterValue)
         {
-            throw new ArgumentException($"account {account}: '{policy.TimeZone}' is not a time zone: use a name such as Europe/Berlin", nameof(policy), error);
+            throw new ArgumentException(
+                $"account {account}: '{policy.TimeZone}' is not a time zone: use a name such as Europe/Berlin", nameof(policy), error);
         }
     }
 

@@ -62,10 +62,12 @@ public static class BillingGate
         {
             return new Verdict.Refuse(
                 RefusalReason.InsufficientBalance,
-                $"account {account.Account} has used up its balance: {request.Gpus} x {request.Product} cost {rate}/h: {AddBalance}", exhausts ?? now);
+                $"account {account.Account} has used up its balance: {request.Gpus} x {request.Product} cost {rate}/h: {AddBalance}",
+                exhausts ?? now);
         }
 
-        var (graceEnds, cardReason) = (account.CardGraceEndsAt(policy), account.Cards.Cards.Count == 0 ? RefusalReason.NoValidCard : RefusalReason.CardExpired);
+        var (graceEnds, cardReason) = (
+            account.CardGraceEndsAt(policy), account.Cards.Cards.Count == 0 ? RefusalReason.NoValidCard : RefusalReason.CardExpired);
         if (account.Cards.StateAt(now) != CardState.Valid && (graceEnds is null || now >= graceEnds))
         {
             return new Verdict.Refuse(cardReason, CardMessage(account, now), graceEnds ?? now);
@@ -76,7 +78,8 @@ public static class BillingGate
         {
             return new Verdict.Refuse(
                 RefusalReason.BudgetExhausted,
-                $"account {account.Account} has spent spec.budget.maxTotalCost {limit} on this deployment ({standing.CostToDate(now)}): raise it to go on", spent ?? now);
+                $"account {account.Account} has spent spec.budget.maxTotalCost {limit} on this deployment "
+                    + $"({standing.CostToDate(now)}): raise it to go on", spent ?? now);
         }
 
         (DateTimeOffset? At, RefusalReason Why)[] stops =
@@ -95,32 +98,40 @@ public static class BillingGate
             $"namespace {request.Namespace} has no label tensormesh.ai/account: ask your platform team to name the paying account"),
         ({ } account, null) => Refuse(
             RefusalReason.AccountMissing,
-            $"account {account}, which namespace {request.Namespace} names in its label tensormesh.ai/account, does not exist: ask your platform team to create its BillingAccount"),
+            $"account {account}, which namespace {request.Namespace} names in its label tensormesh.ai/account, does not exist: ask "
+            + "your platform team to create its BillingAccount"),
         _ => null,
     };
 
-    private static Verdict.Refuse? CardInvalid(DeploymentStanding standing, DateTimeOffset now) => standing.Account.Cards.StateAt(now) switch
-    {
-        CardState.Valid => null,
-        CardState.Missing => Refuse(RefusalReason.NoValidCard, CardMessage(standing.Account, now)),
-        CardState.Expired => Refuse(RefusalReason.CardExpired, CardMessage(standing.Account, now)),
-    };
+    private static Verdict.Refuse? CardInvalid(DeploymentStanding standing, DateTimeOffset now)
+        => standing.Account.Cards.StateAt(now) switch
+        {
+            CardState.Valid => null,
+            CardState.Missing => Refuse(RefusalReason.NoValidCard, CardMessage(standing.Account, now)),
+            CardState.Expired => Refuse(RefusalReason.CardExpired, CardMessage(standing.Account, now)),
+        };
 
-    private static Verdict.Refuse? NoMatchingGpu(LaunchRequest request, DeploymentStanding standing) => request.Product is not null ? null : Refuse(
+    private static Verdict.Refuse? NoMatchingGpu(LaunchRequest request, DeploymentStanding standing)
+        => request.Product is not null ? null : Refuse(
         RefusalReason.NoMatchingGpu,
-        $"account {standing.Account.Account} cannot be given {request.GpuConstraint}: the cluster has {request.GpusInCluster}: change spec.gpu to what there is");
+        $"account {standing.Account.Account} cannot be given {request.GpuConstraint}: the cluster has {request.GpusInCluster}: change "
+        + "spec.gpu to what there is");
 
-    private static Verdict.Refuse? PriceMissing(LaunchRequest request, DeploymentStanding standing) => request.PerGpuHour is not null ? null : Refuse(
+    private static Verdict.Refuse? PriceMissing(LaunchRequest request, DeploymentStanding standing)
+        => request.PerGpuHour is not null ? null : Refuse(
         RefusalReason.PriceMissing,
-        $"account {standing.Account.Account} cannot be charged for {request.Product}: no PriceBook names a price for it: ask your platform team to add one, or choose another product");
+        $"account {standing.Account.Account} cannot be charged for {request.Product}: no PriceBook names a price for it: ask your "
+        + "platform team to add one, or choose another product");
 
     private static Verdict.Refuse? HourlyRateAboveBudget(LaunchRequest request, DeploymentStanding standing)
         => request.MaxHourlyRate is not { } limit || request.HourlyRate!.Value <= limit ? null : Refuse(
             RefusalReason.HourlyRateAboveBudget,
-            $"account {standing.Account.Account} would pay {request.HourlyRate}/h for {request.Gpus} x {request.Product} at {request.PerGpuHour} per GPU-hour, "
-            + $"above spec.budget.maxHourlyRate {limit}: lower replicas or gpu.count, or raise the budget");
+            $"account {standing.Account.Account} would pay {request.HourlyRate}/h for {request.Gpus} x {request.Product} at "
+            + $"{request.PerGpuHour} per GPU-hour, above spec.budget.maxHourlyRate {limit}: "
+            + "lower replicas or gpu.count, or raise the budget");
 
-    private static Verdict.Refuse? BudgetExhausted(LaunchRequest request, DeploymentStanding standing, CreditPolicy policy, DateTimeOffset now)
+    private static Verdict.Refuse? BudgetExhausted(
+        LaunchRequest request, DeploymentStanding standing, CreditPolicy policy, DateTimeOffset now)
     {
         if (request.MaxTotalCost is not { } limit) return null;
         var cost = standing.CostToDate(now);
@@ -128,11 +139,12 @@ public static class BillingGate
         if (left >= Rating.Due(policy.MinimumRun, request.PerGpuHour!.Value, request.Gpus)) return null;
         return Refuse(
             RefusalReason.BudgetExhausted,
-            $"account {standing.Account.Account} has spent {cost} of spec.budget.maxTotalCost {limit} on this deployment: the {left} left do not cover "
-            + $"{Span(policy.MinimumRun)} at {request.HourlyRate}/h: raise the budget");
+            $"account {standing.Account.Account} has spent {cost} of spec.budget.maxTotalCost {limit} on this deployment: "
+            + $"the {left} left do not cover {Span(policy.MinimumRun)} at {request.HourlyRate}/h: raise the budget");
     }
 
-    private static Verdict.Refuse? InsufficientBalance(LaunchRequest request, DeploymentStanding standing, CreditPolicy policy, DateTimeOffset now)
+    private static Verdict.Refuse? InsufficientBalance(
+        LaunchRequest request, DeploymentStanding standing, CreditPolicy policy, DateTimeOffset now)
     {
         var account = standing.Account;
         var (rate, hold) = (request.PerGpuHour!.Value, standing.Hold);
@@ -150,12 +162,15 @@ public static class BillingGate
         var more = gpus < request.Gpus ? " more" : "";
         return Refuse(
             RefusalReason.InsufficientBalance,
-            $"account {account.Account} is short by {shortBy}: {gpus}{more} x {request.Product} at {rate} per GPU-hour need {needed} available "
-            + $"({Span(policy.HoldWindow)} at {rate * gpus}/h), {available} is available (balance {account.Balance(now)}, held {account.Held(now)}): {AddBalance}");
+            $"account {account.Account} is short by {shortBy}: {gpus}{more} x {request.Product} at {rate} per GPU-hour need {needed} "
+            + $"available ({Span(policy.HoldWindow)} at {rate * gpus}/h), {available} is available (balance {account.Balance(now)}, held "
+            + $"{account.Held(now)}): {AddBalance}");
     }
 
-    private static string CardMessage(Standing account, DateTimeOffset now) => account.Cards.StateAt(now) == CardState.Expired && account.Cards.LastToExpire is { } card
-        ? $"account {account.Account} has no valid card on file, {card.Brand} ending {card.Last4} expired at the end of {Month(card)}: {AddCard}"
+    private static string CardMessage(Standing account, DateTimeOffset now)
+        => account.Cards.StateAt(now) == CardState.Expired && account.Cards.LastToExpire is { } card
+        ? $"account {account.Account} has no valid card on file, {card.Brand} ending {card.Last4} expired at the end of "
+            + $"{Month(card)}: {AddCard}"
         : $"account {account.Account} has no valid card on file: {AddCard}";
 
     private static string Month(Card card) => string.Create(CultureInfo.InvariantCulture, $"{card.ExpYear:0000}-{card.ExpMonth:00}");
@@ -163,7 +178,8 @@ public static class BillingGate
     /// <summary>Whole minutes where they fit, else seconds: <c>60 minutes</c>, <c>1 minute</c>, <c>20 seconds</c>.</summary>
     private static string Span(TimeSpan span)
     {
-        var (count, unit) = span.Ticks % TimeSpan.TicksPerMinute == 0 ? (span.Ticks / TimeSpan.TicksPerMinute, "minute") : ((long)span.TotalSeconds, "second");
+        var (count, unit) = span.Ticks % TimeSpan.TicksPerMinute == 0
+            ? (span.Ticks / TimeSpan.TicksPerMinute, "minute") : ((long)span.TotalSeconds, "second");
         return string.Create(CultureInfo.InvariantCulture, $"{count} {unit}{(count == 1 ? "" : "s")}");
     }
 

@@ -5,7 +5,8 @@ internal static class Exhaustion
 {
     private static readonly long LastMicrosecond = DateTimeOffset.MaxValue.ToMicroseconds();
 
-    /// <summary>The last microsecond t at which the accrued cost of <paramref name="intervals"/> is at most <paramref name="funds"/>.</summary>
+    /// <summary>The last microsecond t at which the accrued cost of <paramref name="intervals"/> is at most
+    /// <paramref name="funds"/>.</summary>
     /// <returns>
     /// Null when nothing accrues, or when the funds outlast the calendar. With negative funds, the instant from which nothing is
     /// covered: the earliest settled-until.

@@ -8,7 +8,8 @@ public sealed class Holds(NpgsqlDataSource dataSource)
     private readonly NpgsqlDataSource dataSource = dataSource;
 
     /// <summary>
-    /// Evaluates the start rule on the standing as locked and, when it admits, sets the hold to cover the request. A hold that already covers as
+    /// Evaluates the start rule on the standing as locked and, when it admits, sets the hold to cover the request. A hold that already
+    /// covers as
     /// many GPUs is left as it is, or shrunk with a smaller request; a larger request takes a hold for the difference. Idempotent.
     /// </summary>
     /// <returns>The verdict of <see cref="BillingGate.EvaluateStart"/> under the lock; on Admit the hold is in place.</returns>
@@ -60,7 +61,8 @@ public sealed class Holds(NpgsqlDataSource dataSource)
         };
     }
 
-    private static async Task<DeploymentStanding?> LockAndReadAsync(NpgsqlConnection connection, AccountId account, DeploymentId deployment, CancellationToken cancellation)
+    private static async Task<DeploymentStanding?> LockAndReadAsync(
+        NpgsqlConnection connection, AccountId account, DeploymentId deployment, CancellationToken cancellation)
     {
         await using var batch = new NpgsqlBatch(connection)
         {
@@ -79,7 +81,8 @@ public sealed class Holds(NpgsqlDataSource dataSource)
             {
                 Transact.Command(
                     SqlText.PlaceHold,
-                    Transact.Value(hold.Deployment.Value), Transact.Value(hold.Account.Value), Transact.Value(hold.Product.Name), Transact.Value(hold.Gpus),
+                    Transact.Value(hold.Deployment.Value), Transact.Value(hold.Account.Value), Transact.Value(hold.Product.Name),
+                    Transact.Value(hold.Gpus),
                     Transact.Value(hold.PerGpuHour.Nanos), Transact.Value(hold.Remaining.Nanos), Transact.Value(hold.PlacedAt)),
                 StandingChannel.Notify(hold.Account),
             },

@@ -5,13 +5,15 @@ namespace Tensormesh.Billing;
 /// <param name="Gpus">GPUs over all replicas that the hold covers.</param>
 /// <param name="PerGpuHour">Price at which it was placed.</param>
 /// <param name="Remaining">What is left after settled cost; see <see cref="Standing.Held"/> for the rest at an instant.</param>
-public sealed record CreditHold(DeploymentId Deployment, AccountId Account, GpuProduct Product, int Gpus, Money PerGpuHour, Money Remaining, DateTimeOffset PlacedAt);
+public sealed record CreditHold(
+    DeploymentId Deployment, AccountId Account, GpuProduct Product, int Gpus, Money PerGpuHour, Money Remaining, DateTimeOffset PlacedAt);
 
 /// <summary>One pod's hold on its GPUs that still accrues: open, and not stopped for charging.</summary>
 /// <param name="RatedFrom">Where the running total of this price began: the start, or the last price change.</param>
 /// <param name="RatedNanos">Already posted to the ledger of this running total.</param>
 public sealed record AccruingInterval(
-    PodId Pod, DeploymentId Deployment, GpuProduct Product, int Gpus, Money PerGpuHour, DateTimeOffset RatedFrom, Money Rated, DateTimeOffset SettledUntil)
+    PodId Pod, DeploymentId Deployment, GpuProduct Product, int Gpus, Money PerGpuHour, DateTimeOffset RatedFrom, Money Rated,
+    DateTimeOffset SettledUntil)
 {
     /// <summary>Cost since the last settlement, as of <paramref name="t"/>; never negative.</summary>
     public Money Accrued(DateTimeOffset t) => t <= SettledUntil ? Money.Zero : Rating.Due(t - RatedFrom, PerGpuHour, Gpus) - Rated;
@@ -37,14 +39,16 @@ public sealed record Standing
     public Money Accrued(DateTimeOffset t) => Intervals.Aggregate(Money.Zero, (sum, interval) => sum + interval.Accrued(t));
 
     public Money Accrued(DeploymentId deployment, DateTimeOffset t)
-        => Intervals.Where(interval => interval.Deployment == deployment).Aggregate(Money.Zero, (sum, interval) => sum + interval.Accrued(t));
+        => Intervals.Where(interval => interval.Deployment == deployment)
+            .Aggregate(Money.Zero, (sum, interval) => sum + interval.Accrued(t));
 
     /// <summary>The sum over holds of what is left of each: remaining less its deployment's own accrued cost, at least zero.</summary>
     public Money Held(DateTimeOffset t)
     {
         var accrued = Intervals.ToLookup(interval => interval.Deployment);
         return Holds.Aggregate(Money.Zero, (sum, hold) =>
-            sum + Money.Max(Money.Zero, hold.Remaining - accrued[hold.Deployment].Aggregate(Money.Zero, (own, interval) => own + interval.Accrued(t))));
+            sum + Money.Max(Money.Zero,
+                hold.Remaining - accrued[hold.Deployment].Aggregate(Money.Zero, (own, interval) => own + interval.Accrued(t))));
     }
 
     /// <summary>What is left of one deployment's hold; zero when it has none.</summary>
@@ -52,7 +56,8 @@ public sealed record Standing
         ? Money.Max(Money.Zero, own.Remaining - Accrued(deployment, t))
         : Money.Zero;
 
-    /// <summary>The ledger's balance less what has accrued since: what is there to spend or hold. Negative only before a late suspension.</summary>
+    /// <summary>The ledger's balance less what has accrued since: what is there to spend or hold. Negative only before a late
+    /// suspension.</summary>
     public Money Balance(DateTimeOffset t) => Posted - Accrued(t);
 
     /// <summary>Posted less accrued less held: what a new deployment may claim. Can be negative.</summary>

@@ -10,7 +10,8 @@ internal static class StandingReader
         => Transact.Command(SqlText.ReadStanding, Transact.Value(account.Value), Transact.Value(deployment?.Value, NpgsqlDbType.Uuid));
 
     /// <summary>Null when the ledger knows no such account.</summary>
-    public static async Task<DeploymentStanding?> ReadAsync(NpgsqlDataReader reader, AccountId account, DeploymentId deployment, CancellationToken cancellation)
+    public static async Task<DeploymentStanding?> ReadAsync(
+        NpgsqlDataReader reader, AccountId account, DeploymentId deployment, CancellationToken cancellation)
     {
         if (!await reader.ReadAsync(cancellation)) return null;
         var holds = Holds(reader, account);
@@ -27,19 +28,23 @@ internal static class StandingReader
             Holds = holds,
             Cards = new CardsOnFile(Cards(reader), reader.IsDBNull(26) ? null : reader.GetFieldValue<DateTimeOffset>(26)),
         };
-        return new DeploymentStanding(standing, deployment, holds.FirstOrDefault(hold => hold.Deployment == deployment), new Money(reader.GetInt64(27)));
+        return new DeploymentStanding(
+            standing, deployment, holds.FirstOrDefault(hold => hold.Deployment == deployment), new Money(reader.GetInt64(27)));
     }
 
     private static AccruingInterval[] Intervals(NpgsqlDataReader reader)
     {
         if (reader.IsDBNull(5)) return [];
-        var (pods, deployments, products, gpus) = (Column<Guid>(reader, 5), Column<Guid>(reader, 6), Column<string>(reader, 7), Column<int>(reader, 8));
-        var (rates, ratedFrom, rated, settled) = (Column<long>(reader, 9), Column<DateTime>(reader, 10), Column<long>(reader, 11), Column<DateTime>(reader, 12));
+        var (pods, deployments, products, gpus) = (
+            Column<Guid>(reader, 5), Column<Guid>(reader, 6), Column<string>(reader, 7), Column<int>(reader, 8));
+        var (rates, ratedFrom, rated, settled) = (
+            Column<long>(reader, 9), Column<DateTime>(reader, 10), Column<long>(reader, 11), Column<DateTime>(reader, 12));
         var intervals = new AccruingInterval[pods.Length];
         for (var i = 0; i < pods.Length; i++)
         {
             intervals[i] = new(
-                new(pods[i]), new(deployments[i]), new(products[i]), gpus[i], new(rates[i]), new(ratedFrom[i]), new(rated[i]), new(settled[i]));
+                new(pods[i]), new(deployments[i]), new(products[i]), gpus[i], new(rates[i]), new(ratedFrom[i]), new(rated[i]),
+                new(settled[i]));
         }
 
         return intervals;
@@ -58,7 +63,8 @@ internal static class StandingReader
     {
         if (reader.IsDBNull(19)) return [];
         var (ids, brands, last4) = (Column<string>(reader, 19), Column<string>(reader, 20), Column<string>(reader, 21));
-        var (months, years, defaults, attached) = (Column<int>(reader, 22), Column<int>(reader, 23), Column<bool>(reader, 24), Column<DateTime>(reader, 25));
+        var (months, years, defaults, attached) = (
+            Column<int>(reader, 22), Column<int>(reader, 23), Column<bool>(reader, 24), Column<DateTime>(reader, 25));
         return [.. ids.Select((id, i) => new Card(id, brands[i], last4[i], months[i], years[i], defaults[i], new(attached[i])))];
     }
 

@@ -18,10 +18,13 @@ public abstract record Verdict
 {
     private Verdict() { }
 
-    /// <summary>May run. For a running deployment <paramref name="StopsAt"/> is the known instant at which it must stop, and <paramref name="StopReason"/> why.</summary>
-    public sealed record Admit(Money HourlyRate, Money HoldAmount, DateTimeOffset? StopsAt = null, RefusalReason? StopReason = null) : Verdict;
+    /// <summary>May run. For a running deployment <paramref name="StopsAt"/> is the known instant at which it must stop, and
+    /// <paramref name="StopReason"/> why.</summary>
+    public sealed record Admit(
+        Money HourlyRate, Money HoldAmount, DateTimeOffset? StopsAt = null, RefusalReason? StopReason = null) : Verdict;
 
-    /// <summary>May not run, and the message says what to do. <paramref name="Since"/>: the instant from which the refusal held, when it ends running work; charging stops there.</summary>
+    /// <summary>May not run, and the message says what to do. <paramref name="Since"/>: the instant from which the refusal held, when it
+    /// ends running work; charging stops there.</summary>
     public sealed record Refuse(RefusalReason Reason, string Message, DateTimeOffset? Since = null) : Verdict;
 
     /// <summary>The ledger could not be read: start nothing, stop nothing.</summary>

@@ -6,7 +6,8 @@ namespace Tensormesh.Billing;
 /// <summary>The channel on which Postgres tells that an account's money, cards or holds changed.</summary>
 public static class StandingChannel
 {
-    /// <summary>LISTEN to this name; the payload is the account's id. A hint only: a lost notification delays a decision until the resync.</summary>
+    /// <summary>LISTEN to this name; the payload is the account's id. A hint only: a lost notification delays a decision until the
+    /// resync.</summary>
     public const string Name = "tensormesh_standing";
 
     internal static NpgsqlBatchCommand Notify(AccountId account)

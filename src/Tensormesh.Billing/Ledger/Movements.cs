@@ -54,7 +54,12 @@ public static class Movements
         Key = $"topup/{provider}/{paymentIntentId}",
         Entries = Transfer($"cash:{provider}", Customer(account), amount),
         Description = "Balance added",
-        Details = new JsonObject { ["provider"] = provider, ["paymentIntentId"] = paymentIntentId, ["paymentMethodId"] = paymentMethodId }.ToJsonString(),
+        Details = new JsonObject
+        {
+            ["provider"] = provider,
+            ["paymentIntentId"] = paymentIntentId,
+            ["paymentMethodId"] = paymentMethodId,
+        }.ToJsonString(),
     };
 
     /// <summary>Credit that a platform operator adds; <paramref name="by"/> and <paramref name="reason"/> are kept with it.</summary>
@@ -76,7 +81,8 @@ public static class Movements
         Key = $"gpu/{run.Deployment}/{run.Pod}/{Key(windowEnd)}",
         Entries = Transfer(Customer(run.Account), "revenue:gpu", amount),
         EffectiveAt = windowEnd,
-        Description = $"{run.Gpus} x {run.Product} at {run.PerGpuHour} per GPU-hour, {Seconds(windowEnd - run.SettledUntil)} s ({run.Namespace}/{run.DeploymentName})",
+        Description = $"{run.Gpus} x {run.Product} at {run.PerGpuHour} per GPU-hour, {Seconds(windowEnd - run.SettledUntil)} s "
+            + $"({run.Namespace}/{run.DeploymentName})",
         Details = Describe(run, run.SettledUntil, windowEnd).ToJsonString(),
     };
 
@@ -87,32 +93,34 @@ public static class Movements
         Key = $"gpu-correction/{run.Deployment}/{run.Pod}",
         Entries = Transfer("revenue:gpu", Customer(run.Account), amount),
         EffectiveAt = end,
-        Description = $"Correction: {run.Gpus} x {run.Product} ended {Seconds(run.SettledUntil - end)} s before what was charged ({run.Namespace}/{run.DeploymentName})",
+        Description = $"Correction: {run.Gpus} x {run.Product} ended {Seconds(run.SettledUntil - end)} s before what was charged "
+            + $"({run.Namespace}/{run.DeploymentName})",
         Details = Describe(run, end, run.SettledUntil).ToJsonString(),
     };
 
     /// <param name="subject">The account, deployment or pod that it is about: part of the key.</param>
     /// <param name="lost">Each run with what nobody pays for it.</param>
-    internal static Movement Uncollected(AccountId account, string subject, DateTimeOffset from, DateTimeOffset to, IReadOnlyList<(Run Run, Money Amount)> lost) => new()
-    {
-        Type = MovementType.Uncollected,
-        Key = $"uncollected/{subject}/{Key(from)}/{Key(to)}",
-        Entries = Transfer("expense:uncollected", "revenue:gpu", lost.Aggregate(Money.Zero, (sum, one) => sum + one.Amount)),
-        EffectiveAt = to,
-        Description = $"Uncollected from account {account}: work ran {Seconds(to - from)} s past the end of its balance",
-        Details = new JsonObject
+    internal static Movement Uncollected(
+        AccountId account, string subject, DateTimeOffset from, DateTimeOffset to, IReadOnlyList<(Run Run, Money Amount)> lost) => new()
         {
-            ["account"] = account.Value,
-            ["windowStart"] = Stamp(from),
-            ["windowEnd"] = Stamp(to),
-            ["pods"] = new JsonArray([.. lost.Select(one =>
+            Type = MovementType.Uncollected,
+            Key = $"uncollected/{subject}/{Key(from)}/{Key(to)}",
+            Entries = Transfer("expense:uncollected", "revenue:gpu", lost.Aggregate(Money.Zero, (sum, one) => sum + one.Amount)),
+            EffectiveAt = to,
+            Description = $"Uncollected from account {account}: work ran {Seconds(to - from)} s past the end of its balance",
+            Details = new JsonObject
+            {
+                ["account"] = account.Value,
+                ["windowStart"] = Stamp(from),
+                ["windowEnd"] = Stamp(to),
+                ["pods"] = new JsonArray([.. lost.Select(one =>
             {
                 var pod = Describe(one.Run, from, to);
                 pod["amountNanos"] = one.Amount.Nanos;
                 return (JsonNode)pod;
             })]),
-        }.ToJsonString(),
-    };
+            }.ToJsonString(),
+        };
 
     internal static string Customer(AccountId account) => $"customer:{account.Value}";
 
@@ -142,5 +150,6 @@ public static class Movements
 
     private static string Stamp(DateTimeOffset time) => time.ToString("yyyy-MM-dd'T'HH:mm:ss.ffffff'Z'", CultureInfo.InvariantCulture);
 
-    private static string Seconds(TimeSpan span) => ((decimal)span.Ticks / TimeSpan.TicksPerSecond).ToString("0.######", CultureInfo.InvariantCulture);
+    private static string Seconds(TimeSpan span)
+        => ((decimal)span.Ticks / TimeSpan.TicksPerSecond).ToString("0.######", CultureInfo.InvariantCulture);
 }

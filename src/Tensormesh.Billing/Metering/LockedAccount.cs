@@ -19,7 +19,8 @@ internal sealed class LockedAccount
     private readonly List<NpgsqlBatchCommand> commands = [];
     private readonly Dictionary<DeploymentId, Money> holds;
 
-    private LockedAccount(NpgsqlConnection connection, AccountId account, Money posted, Dictionary<DeploymentId, Money> holds, IEnumerable<Run> runs)
+    private LockedAccount(
+        NpgsqlConnection connection, AccountId account, Money posted, Dictionary<DeploymentId, Money> holds, IEnumerable<Run> runs)
     {
         this.connection = connection;
         Account = account;
@@ -56,8 +57,10 @@ internal sealed class LockedAccount
             {
                 Ledger.LockCommand([Movements.Customer(account), .. more ?? []]),
                 Transact.Command(
-                    "select b.amount_nanos from ledger_balance b join ledger_account a on a.id = b.ledger_account where a.account = $1", Transact.Value(account.Value)),
-                Transact.Command("select deployment, per_gpu_hour_nanos from credit_hold where account = $1", Transact.Value(account.Value)),
+                    "select b.amount_nanos from ledger_balance b join ledger_account a on a.id = b.ledger_account where a.account = $1",
+                    Transact.Value(account.Value)),
+                Transact.Command("select deployment, per_gpu_hour_nanos from credit_hold where account = $1",
+                    Transact.Value(account.Value)),
                 Transact.Command(SqlText.ReadRuns, Transact.Value(account.Value), Transact.Value(pod?.Value, NpgsqlDbType.Uuid)),
             },
         };
@@ -97,10 +100,16 @@ internal sealed class LockedAccount
             Settled = new(Settled.Windows + 1, Settled.Charged + amount);
         }
 
-        return Change(run with { Rated = run.Rated + amount, Total = run.Total + amount, SettledUntil = Instants.Later(until, run.SettledUntil) });
+        return Change(run with
+        {
+            Rated = run.Rated + amount,
+            Total = run.Total + amount,
+            SettledUntil = Instants.Later(until, run.SettledUntil),
+        });
     }
 
-    /// <summary>Settles to a price change and begins a new running total. A run that is settled past the change takes the new price from there.</summary>
+    /// <summary>Settles to a price change and begins a new running total. A run that is settled past the change takes the new price from
+    /// there.</summary>
     public void Reprice(Run run, PriceVersionId version, Money perGpuHour, DateTimeOffset change)
     {
         var from = Instants.Later(change, run.SettledUntil);
@@ -137,7 +146,12 @@ internal sealed class LockedAccount
 
             run = run with
             {
-                Total = due, Rated = rated, RatedFrom = total.From, PriceVersion = total.Version, PerGpuHour = total.PerGpuHour, SettledUntil = endedAt,
+                Total = due,
+                Rated = rated,
+                RatedFrom = total.From,
+                PriceVersion = total.Version,
+                PerGpuHour = total.PerGpuHour,
+                SettledUntil = endedAt,
             };
         }
 
@@ -149,7 +163,8 @@ internal sealed class LockedAccount
     /// back), and releases the holds of the given deployments.
     /// </summary>
     public Suspension Suspend(
-        IReadOnlyList<Run> stopped, IReadOnlyCollection<DeploymentId> released, DateTimeOffset at, DateTimeOffset now, string reason, CreditPolicy policy, DeploymentId? only)
+        IReadOnlyList<Run> stopped, IReadOnlyCollection<DeploymentId> released, DateTimeOffset at, DateTimeOffset now, string reason,
+        CreditPolicy policy, DeploymentId? only)
     {
         var ended = stopped.Select(run =>
         {
@@ -161,10 +176,13 @@ internal sealed class LockedAccount
 
         foreach (var deployment in released) holds.Remove(deployment);
         var ids = released.Select(deployment => deployment.Value).ToArray();
-        commands.Add(Transact.Command("delete from credit_hold where account = $1 and deployment = any ($2)", Transact.Value(Account.Value), Transact.Value(ids)));
         commands.Add(Transact.Command(
-            "insert into suspension (account, deployment, at, decided_at, reason, uncollected_nanos, deployments) values ($1, $2, $3, $4, $5, $6, $7)",
-            Transact.Value(Account.Value), Transact.Value(only?.Value, NpgsqlDbType.Uuid), Transact.Value(at), Transact.Value(now), Transact.Value(reason),
+            "delete from credit_hold where account = $1 and deployment = any ($2)", Transact.Value(Account.Value), Transact.Value(ids)));
+        commands.Add(Transact.Command(
+            "insert into suspension (account, deployment, at, decided_at, reason, uncollected_nanos, deployments) values ($1, $2, $3, "
+                + "$4, $5, $6, $7)",
+            Transact.Value(Account.Value), Transact.Value(only?.Value, NpgsqlDbType.Uuid), Transact.Value(at), Transact.Value(now),
+            Transact.Value(reason),
             Transact.Value(uncollected.Nanos), Transact.Value(ids)));
         commands.Add(StandingChannel.Notify(Account));
         return new Suspension(at, uncollected, [.. released]);
@@ -184,14 +202,16 @@ internal sealed class LockedAccount
     {
         if (changed.Count == 0 && movements.Count == 0 && commands.Count == 0) return;
         await using var batch = new NpgsqlBatch(connection);
-        if (movements.Count > 0) batch.BatchCommands.Add(Ledger.LockCommand(movements.SelectMany(movement => movement.Entries).Select(entry => entry.LedgerAccount).Distinct()));
+        if (movements.Count > 0) batch.BatchCommands.Add(
+            Ledger.LockCommand(movements.SelectMany(movement => movement.Entries).Select(entry => entry.LedgerAccount).Distinct()));
         foreach (var movement in movements) batch.BatchCommands.Add(Ledger.Command(movement));
         var written = RunRows.Write([.. changed.Select(pod => (runs[pod], expected[pod]))], ratings);
         if (changed.Count > 0) batch.BatchCommands.Add(written);
         if (drawn.Count > 0)
         {
             batch.BatchCommands.Add(Transact.Command(
-                SqlText.DrawHolds, Transact.Value(drawn.Keys.Select(key => key.Value).ToArray()), Transact.Value(drawn.Values.Select(value => value.Nanos).ToArray())));
+                SqlText.DrawHolds, Transact.Value(drawn.Keys.Select(key => key.Value).ToArray()),
+                Transact.Value(drawn.Values.Select(value => value.Nanos).ToArray())));
         }
 
         foreach (var command in commands) batch.BatchCommands.Add(command);
@@ -203,7 +223,8 @@ internal sealed class LockedAccount
             {
                 if (await Ledger.ReadAsync(reader, cancellation) is not PostResult.Posted)
                 {
-                    throw new InvalidOperationException($"{movement.Key} was posted before, but the run it charges was not settled to there");
+                    throw new InvalidOperationException(
+                        $"{movement.Key} was posted before, but the run it charges was not settled to there");
                 }
 
                 await reader.NextResultAsync(cancellation);
@@ -214,7 +235,8 @@ internal sealed class LockedAccount
 
         if (changed.Count > 0 && written.RecordsAffected != changed.Count)
         {
-            throw new InvalidOperationException($"{written.RecordsAffected} of {changed.Count} runs of account {Account} were as read under its lock");
+            throw new InvalidOperationException(
+                $"{written.RecordsAffected} of {changed.Count} runs of account {Account} were as read under its lock");
         }
     }
 
@@ -228,7 +250,8 @@ internal sealed class LockedAccount
     private Money WriteOff(List<Run> ended, DateTimeOffset at, DateTimeOffset now, CreditPolicy policy, string subject)
     {
         if (now - at <= policy.SuspensionTolerance) return Money.Zero;
-        var lost = ended.Select(run => (Run: run, Amount: run.Cost(run.SettledUntil, Instants.Later(now, run.SettledUntil)))).Where(one => one.Amount > Money.Zero).ToList();
+        var lost = ended.Select(run => (Run: run, Amount: run.Cost(run.SettledUntil, Instants.Later(now, run.SettledUntil))))
+            .Where(one => one.Amount > Money.Zero).ToList();
         if (lost.Count == 0) return Money.Zero;
         movements.Add(Movements.Uncollected(Account, subject, at, now, lost));
         return lost.Aggregate(Money.Zero, (sum, one) => sum + one.Amount);

@@ -19,7 +19,8 @@ public sealed class Meter(NpgsqlDataSource dataSource)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
 
-    /// <summary>Posts every open interval of the account up to <paramref name="until"/> (never past its end, its charge-until or the balance). Idempotent.</summary>
+    /// <summary>Posts every open interval of the account up to <paramref name="until"/> (never past its end, its charge-until or the
+    /// balance). Idempotent.</summary>
     public Task<Settlement> SettleAsync(AccountId account, DateTimeOffset until, CancellationToken cancellation)
         => Transact.RunAsync(dataSource, async connection =>
         {
@@ -32,10 +33,12 @@ public sealed class Meter(NpgsqlDataSource dataSource)
         }, cancellation);
 
     /// <summary>
-    /// If the account is exhausted at <paramref name="now"/>: stops charging every open interval at the exact instant of exhaustion, settles to it, releases
+    /// If the account is exhausted at <paramref name="now"/>: stops charging every open interval at the exact instant of exhaustion,
+    /// settles to it, releases
     /// every hold, and writes off what ran later than the policy's tolerance. Null when the account is not exhausted. Idempotent.
     /// </summary>
-    public Task<Suspension?> SuspendIfExhaustedAsync(AccountId account, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation)
+    public Task<Suspension?> SuspendIfExhaustedAsync(
+        AccountId account, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation)
         => Transact.RunAsync(dataSource, async connection =>
         {
             if (await LockedAccount.LockAsync(connection, account, pod: null, cancellation) is not { } locked) return null;
@@ -55,12 +58,14 @@ public sealed class Meter(NpgsqlDataSource dataSource)
             return suspension;
         }, cancellation);
 
-    /// <summary>Stops charging one deployment at <paramref name="at"/>, settles to it and releases its hold (no card, budget spent, moved to another account). Idempotent.</summary>
+    /// <summary>Stops charging one deployment at <paramref name="at"/>, settles to it and releases its hold (no card, budget spent, moved
+    /// to another account). Idempotent.</summary>
     public Task<Suspension> SuspendAsync(DeploymentId deployment, DateTimeOffset at, CancellationToken cancellation)
         => SuspendAsync(deployment, at, "Suspended", new CreditPolicy(), at, cancellation);
 
     /// <summary>
-    /// The same, with the reason for the record. What ran between <paramref name="at"/> and <paramref name="now"/> is written off when that is longer than the policy's
+    /// The same, with the reason for the record. What ran between <paramref name="at"/> and <paramref name="now"/> is written off when that
+    /// is longer than the policy's
     /// tolerance. Charging never stops before what is settled, nor goes on past the end of the balance.
     /// </summary>
     public Task<Suspension> SuspendAsync(
@@ -74,21 +79,24 @@ public sealed class Meter(NpgsqlDataSource dataSource)
             string[] all = ["expense:uncollected", "revenue:gpu", .. accounts.Select(Movements.Customer)];
             foreach (var account in accounts)
             {
-                if (await LockedAccount.LockAsync(connection, account, pod: null, cancellation, accounts.Count > 1 ? all : null) is not { } locked) continue;
+                if (await LockedAccount.LockAsync(
+                    connection, account, pod: null, cancellation, accounts.Count > 1 ? all : null) is not { } locked) continue;
                 var stop = locked.ExhaustsAt is { } exhausted ? Instants.Earlier(at.ToLedgerTime(), exhausted) : at.ToLedgerTime();
                 var one = locked.Suspend(
                     [.. locked.Accruing.Where(run => run.Deployment == deployment)],
                     locked.Holds.ContainsKey(deployment) ? [deployment] : [],
                     stop, Instants.Later(now.ToLedgerTime(), stop), reason, policy, deployment);
                 await locked.WriteAsync(cancellation);
-                result = new(Instants.Earlier(result.At, one.At), result.Uncollected + one.Uncollected, [.. result.Deployments, .. one.Deployments]);
+                result = new(
+                    Instants.Earlier(result.At, one.At), result.Uncollected + one.Uncollected, [.. result.Deployments, .. one.Deployments]);
             }
 
             return result;
         }, cancellation);
 
     /// <summary>Accounts that pay for the deployment now: more than one only while it moves between them.</summary>
-    private static async Task<List<AccountId>> AccountsOfAsync(NpgsqlConnection connection, DeploymentId deployment, CancellationToken cancellation)
+    private static async Task<List<AccountId>> AccountsOfAsync(
+        NpgsqlConnection connection, DeploymentId deployment, CancellationToken cancellation)
     {
         await using var command = new NpgsqlCommand(
             """

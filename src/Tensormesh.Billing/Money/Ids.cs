@@ -1,6 +1,7 @@
 namespace Tensormesh.Billing;
 
-/// <summary>The paying account: the name of its BillingAccount, and the value of a namespace's label <c>tensormesh.ai/account</c>.</summary>
+/// <summary>The paying account: the name of its BillingAccount, and the value of a namespace's label
+/// <c>tensormesh.ai/account</c>.</summary>
 public readonly record struct AccountId(string Value)
 {
     public override string ToString() => Value;

@@ -24,7 +24,8 @@ public readonly record struct Money(long Nanos) : IComparable<Money>
     {
         money = Zero;
         if (string.IsNullOrEmpty(text)
-            || !decimal.TryParse(text, NumberStyles.AllowLeadingSign | NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var units))
+            || !decimal.TryParse(
+                text, NumberStyles.AllowLeadingSign | NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var units))
         {
             return false;
         }
@@ -38,7 +39,8 @@ public readonly record struct Money(long Nanos) : IComparable<Money>
 
     public static Money Parse(string text) => TryParse(text, out var money)
         ? money
-        : throw new FormatException($"'{text}' is not an amount of dollars: write a decimal with at most nine fractional digits, such as 2.50");
+        : throw new FormatException(
+            $"'{text}' is not an amount of dollars: write a decimal with at most nine fractional digits, such as 2.50");
 
     public static Money operator +(Money left, Money right) => new(checked(left.Nanos + right.Nanos));
     public static Money operator -(Money left, Money right) => new(checked(left.Nanos - right.Nanos));
@@ -62,7 +64,8 @@ public readonly record struct Money(long Nanos) : IComparable<Money>
 
     public int CompareTo(Money other) => Nanos.CompareTo(other.Nanos);
 
-    /// <summary>The exact amount as a decimal string with at least two fractional digits: <c>2.50</c>, <c>0.000000070</c> as <c>0.00000007</c>.</summary>
+    /// <summary>The exact amount as a decimal string with at least two fractional digits: <c>2.50</c>, <c>0.000000070</c> as
+    /// <c>0.00000007</c>.</summary>
     public string ToDecimalString() => ((decimal)Nanos / NanosPerUnit).ToString("0.00#######", CultureInfo.InvariantCulture);
 
     /// <summary>

@@ -2,7 +2,8 @@ namespace Tensormesh.Billing;
 
 /// <summary>A card on file. No card number ever reaches us: the id is the payment company's.</summary>
 /// <param name="ExpMonth">1 to 12; the card is valid to the last instant of this month, UTC.</param>
-public sealed record Card(string PaymentMethodId, string Brand, string Last4, int ExpMonth, int ExpYear, bool IsDefault, DateTimeOffset AttachedAt)
+public sealed record Card(
+    string PaymentMethodId, string Brand, string Last4, int ExpMonth, int ExpYear, bool IsDefault, DateTimeOffset AttachedAt)
 {
     /// <summary>The first instant at which the card is no longer valid.</summary>
     public DateTimeOffset ExpiresAt => new DateTimeOffset(ExpYear, ExpMonth, 1, 0, 0, 0, TimeSpan.Zero).AddMonths(1);

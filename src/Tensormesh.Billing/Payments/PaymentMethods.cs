@@ -27,13 +27,15 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
         if (await provider.FindCardAsync(paymentMethodId, cancellation) is not { } found) return AttachResult.UnknownPaymentMethod;
 
         var now = time.GetUtcNow().ToLedgerTime();
-        if (new Card(found.PaymentMethodId, found.Brand, found.Last4, found.ExpMonth, found.ExpYear, IsDefault: false, now).ExpiresAt <= now) return AttachResult.CardExpired;
+        if (new Card(found.PaymentMethodId, found.Brand, found.Last4, found.ExpMonth, found.ExpYear, IsDefault: false, now)
+            .ExpiresAt <= now) return AttachResult.CardExpired;
 
         return await Transact.RunAsync(dataSource, async connection =>
         {
             var insert = Transact.Command(
                 SqlText.AttachPaymentMethod,
-                Transact.Value(account.Value), Transact.Value(found.PaymentMethodId), Transact.Value(provider.Name), Transact.Value(found.Brand),
+                Transact.Value(account.Value), Transact.Value(found.PaymentMethodId), Transact.Value(provider.Name),
+                Transact.Value(found.Brand),
                 Transact.Value(found.Last4), Transact.Value(found.ExpMonth), Transact.Value(found.ExpYear), Transact.Value(now));
             await using var batch = new NpgsqlBatch(connection)
             {
@@ -73,7 +75,8 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
             // Two statements, because the index that allows one default looks at each row as it is written.
             const string attached = "account = $1 and detached_at is null";
             var promote = Transact.Command(
-                $"update payment_method set is_default = true where {attached} and payment_method_id = $2", Transact.Value(account.Value), Transact.Value(paymentMethodId));
+                $"update payment_method set is_default = true where {attached} and payment_method_id = $2", Transact.Value(account.Value),
+                Transact.Value(paymentMethodId));
             await using var batch = new NpgsqlBatch(connection)
             {
                 BatchCommands =

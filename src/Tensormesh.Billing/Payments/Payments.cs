@@ -18,5 +18,6 @@ public interface IPaymentProvider
     /// <summary>Null when the company knows no such payment method.</summary>
     Task<ProviderCard?> FindCardAsync(string paymentMethodId, CancellationToken cancellation);
     /// <param name="idempotencyKey">The same key charges once.</param>
-    Task<PaymentOutcome> ChargeAsync(AccountId account, string paymentMethodId, Money amount, string idempotencyKey, CancellationToken cancellation);
+    Task<PaymentOutcome> ChargeAsync(
+        AccountId account, string paymentMethodId, Money amount, string idempotencyKey, CancellationToken cancellation);
 }

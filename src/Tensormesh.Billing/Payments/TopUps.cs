@@ -34,11 +34,14 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
     private readonly TimeProvider time = time;
 
     /// <summary>
-    /// Charges the card and credits the account. The attempt is recorded before the card is charged, and credited in the SQL transaction that posts the
-    /// money, so after a crash anywhere the same key finds the same charge and credits it once. A declined key stays declined: the card is not tried again.
+    /// Charges the card and credits the account. The attempt is recorded before the card is charged, and credited in the SQL transaction
+    /// that posts the
+    /// money, so after a crash anywhere the same key finds the same charge and credits it once. A declined key stays declined: the card is
+    /// not tried again.
     /// </summary>
     /// <param name="amount">From <see cref="Minimum"/> to <see cref="Maximum"/>.</param>
-    public async Task<TopUpResult> ChargeAsync(AccountId account, Money amount, string paymentMethodId, string idempotencyKey, CancellationToken cancellation)
+    public async Task<TopUpResult> ChargeAsync(
+        AccountId account, Money amount, string paymentMethodId, string idempotencyKey, CancellationToken cancellation)
     {
         ArgumentException.ThrowIfNullOrEmpty(idempotencyKey);
         if (await RefuseAsync(account, amount, paymentMethodId, idempotencyKey, cancellation) is { } refused) return refused;
@@ -47,7 +50,8 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
         if (attempt.Amount != amount || attempt.PaymentMethodId != paymentMethodId)
         {
             return new TopUpResult.Refused(
-                TopUpRefusal.KeyReusedWithOtherContent, $"account {account} used this idempotency key for {attempt.Amount} from {attempt.PaymentMethodId}: use a new key");
+                TopUpRefusal.KeyReusedWithOtherContent,
+                $"account {account} used this idempotency key for {attempt.Amount} from {attempt.PaymentMethodId}: use a new key");
         }
 
         if (attempt.Declined is { } before) return before;
@@ -55,7 +59,9 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
         switch (outcome)
         {
             case PaymentOutcome.Succeeded paid:
-                return await CreditAsync(account, idempotencyKey, Movements.TopUp(account, amount, provider.Name, paid.PaymentIntentId, paymentMethodId), paid, cancellation);
+                return await CreditAsync(
+                    account, idempotencyKey, Movements.TopUp(account, amount, provider.Name, paid.PaymentIntentId, paymentMethodId), paid,
+                    cancellation);
             case PaymentOutcome.Declined declined:
                 await RecordDeclineAsync(account, idempotencyKey, declined, cancellation);
                 return new TopUpResult.Declined(declined.Code, declined.Message);
@@ -64,11 +70,13 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
         }
     }
 
-    private async Task<TopUpResult?> RefuseAsync(AccountId account, Money amount, string paymentMethodId, string idempotencyKey, CancellationToken cancellation)
+    private async Task<TopUpResult?> RefuseAsync(
+        AccountId account, Money amount, string paymentMethodId, string idempotencyKey, CancellationToken cancellation)
     {
         if (amount < Minimum || amount > Maximum)
         {
-            return new TopUpResult.Refused(TopUpRefusal.AmountOutOfRange, $"account {account} can add from {Minimum} to {Maximum} at a time, not {amount}");
+            return new TopUpResult.Refused(
+                TopUpRefusal.AmountOutOfRange, $"account {account} can add from {Minimum} to {Maximum} at a time, not {amount}");
         }
 
         if (await new Accounts(dataSource).ReadStandingAsync(account, cancellation) is not { } standing)
@@ -80,18 +88,23 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
         if (await FindAsync(account, idempotencyKey, cancellation) is not null) return null;
         if (standing.Cards.Cards.FirstOrDefault(card => card.PaymentMethodId == paymentMethodId) is not { } card)
         {
-            return new TopUpResult.Refused(TopUpRefusal.NotAttached, $"account {account} has no card {paymentMethodId} on file: add it under Billing > Payment Methods");
+            return new TopUpResult.Refused(
+                TopUpRefusal.NotAttached,
+                $"account {account} has no card {paymentMethodId} on file: add it under Billing > Payment Methods");
         }
 
         return card.ExpiresAt > time.GetUtcNow() ? null : new TopUpResult.Refused(
-            TopUpRefusal.CardExpired, $"account {account}: {card.Brand} ending {card.Last4} has expired: add another card under Billing > Payment Methods");
+            TopUpRefusal.CardExpired,
+            $"account {account}: {card.Brand} ending {card.Last4} has expired: add another card under Billing > Payment Methods");
     }
 
-    private async Task<Attempt> BeginAsync(AccountId account, Money amount, string paymentMethodId, string idempotencyKey, CancellationToken cancellation)
+    private async Task<Attempt> BeginAsync(
+        AccountId account, Money amount, string paymentMethodId, string idempotencyKey, CancellationToken cancellation)
     {
         await using var insert = dataSource.CreateCommand(
             """
-            insert into top_up (account, idempotency_key, amount_nanos, payment_method_id, state, created_at) values ($1, $2, $3, $4, 'started', $5)
+            insert into top_up (account, idempotency_key, amount_nanos, payment_method_id, state, created_at) values (
+                $1, $2, $3, $4, 'started', $5)
             on conflict (account, idempotency_key) do nothing
             """);
         insert.Parameters.Add(Transact.Value(account.Value));
@@ -106,7 +119,8 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
     private async Task<Attempt?> FindAsync(AccountId account, string idempotencyKey, CancellationToken cancellation)
     {
         await using var find = dataSource.CreateCommand(
-            "select amount_nanos, payment_method_id, decline_code, decline_message from top_up where account = $1 and idempotency_key = $2");
+            "select amount_nanos, payment_method_id, decline_code, decline_message from top_up where account = $1 and idempotency_key "
+                + "= $2");
         find.Parameters.Add(Transact.Value(account.Value));
         find.Parameters.Add(Transact.Value(idempotencyKey));
         await using var reader = await find.ExecuteReaderAsync(cancellation);
@@ -114,7 +128,8 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
         return new(new(reader.GetInt64(0)), reader.GetString(1), reader.IsDBNull(2) ? null : new(reader.GetString(2), reader.GetString(3)));
     }
 
-    private Task<TopUpResult> CreditAsync(AccountId account, string idempotencyKey, Movement movement, PaymentOutcome.Succeeded paid, CancellationToken cancellation)
+    private Task<TopUpResult> CreditAsync(
+        AccountId account, string idempotencyKey, Movement movement, PaymentOutcome.Succeeded paid, CancellationToken cancellation)
         => Transact.RunAsync<TopUpResult>(dataSource, async connection =>
         {
             await using var batch = new NpgsqlBatch(connection)
@@ -123,7 +138,8 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
                 {
                     Ledger.Command(movement),
                     Transact.Command(
-                        "update top_up set state = 'credited', payment_intent_id = $3 where account = $1 and idempotency_key = $2 and state = 'started'",
+                        "update top_up set state = 'credited', payment_intent_id = $3 where account = $1 and idempotency_key = $2 and "
+                            + "state = 'started'",
                         Transact.Value(account.Value), Transact.Value(idempotencyKey), Transact.Value(paid.PaymentIntentId)),
                 },
             };
@@ -136,10 +152,12 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
             };
         }, cancellation);
 
-    private async Task RecordDeclineAsync(AccountId account, string idempotencyKey, PaymentOutcome.Declined declined, CancellationToken cancellation)
+    private async Task RecordDeclineAsync(
+        AccountId account, string idempotencyKey, PaymentOutcome.Declined declined, CancellationToken cancellation)
     {
         await using var update = dataSource.CreateCommand(
-            "update top_up set state = 'declined', decline_code = $3, decline_message = $4 where account = $1 and idempotency_key = $2 and state = 'started'");
+            "update top_up set state = 'declined', decline_code = $3, decline_message = $4 where account = $1 and idempotency_key = "
+                + "$2 and state = 'started'");
         update.Parameters.Add(Transact.Value(account.Value));
         update.Parameters.Add(Transact.Value(idempotencyKey));
         update.Parameters.Add(Transact.Value(declined.Code));

@@ -15,7 +15,8 @@ public static class Migrator
 
     private static readonly string[] Repeatable = ["Sql/post_transaction.sql", "Sql/views.sql"];
 
-    /// <exception cref="InvalidOperationException">A migration that was applied has another text now, or the database is newer than this program.</exception>
+    /// <exception cref="InvalidOperationException">A migration that was applied has another text now, or the database is newer than this
+    /// program.</exception>
     public static async Task MigrateAsync(NpgsqlDataSource dataSource, CancellationToken cancellation)
     {
         await Transact.RunAsync(dataSource, async connection =>
@@ -40,17 +41,21 @@ public static class Migrator
         return Transact.RunAsync(dataSource, async connection =>
         {
             await ExecuteAsync(connection, Lock, cancellation);
-            await using var find = new NpgsqlCommand("select checksum from schema_migration where name = $1", connection) { Parameters = { new() { Value = name } } };
+            await using var find = new NpgsqlCommand(
+                "select checksum from schema_migration where name = $1", connection)
+            { Parameters = { new() { Value = name } } };
             var applied = (string?)await find.ExecuteScalarAsync(cancellation);
             if (applied == checksum) return false;
             if (applied is not null && !repeatable)
             {
-                throw new InvalidOperationException($"{name} was applied to this database with another text: write a new migration instead of editing an old one");
+                throw new InvalidOperationException(
+                    $"{name} was applied to this database with another text: write a new migration instead of editing an old one");
             }
 
             await ExecuteAsync(connection, text, cancellation);
             await using var record = new NpgsqlCommand(
-                "insert into schema_migration (name, checksum) values ($1, $2) on conflict (name) do update set checksum = $2, applied_at = clock_timestamp()", connection)
+                "insert into schema_migration (name, checksum) values ($1, $2) on conflict (name) do update set checksum = $2, "
+                    + "applied_at = clock_timestamp()", connection)
             {
                 Parameters = { new() { Value = name }, new() { Value = checksum } },
             };
@@ -61,7 +66,8 @@ public static class Migrator
 
     private static async Task RefuseNewerAsync(NpgsqlDataSource dataSource, CancellationToken cancellation)
     {
-        await using var command = dataSource.CreateCommand("select name from schema_migration where name like 'Migrations/%' and name <> all ($1) order by 1 limit 1");
+        await using var command = dataSource.CreateCommand(
+            "select name from schema_migration where name like 'Migrations/%' and name <> all ($1) order by 1 limit 1");
         command.Parameters.Add(new() { Value = SqlText.Migrations.ToArray() });
         if (await command.ExecuteScalarAsync(cancellation) is string unknown)
         {

@@ -27,7 +27,8 @@ internal static class SqlStates
     };
 
     /// <summary>The transaction was rolled back for the sake of another, and may succeed when it is run again.</summary>
-    public static bool IsRetryable(string sqlState) => sqlState is PostgresErrorCodes.DeadlockDetected or PostgresErrorCodes.SerializationFailure;
+    public static bool IsRetryable(string sqlState)
+        => sqlState is PostgresErrorCodes.DeadlockDetected or PostgresErrorCodes.SerializationFailure;
 
     /// <summary>The server cannot serve now: connection exceptions, resources, shutdown, a standby after a failover, a timeout.</summary>
     public static bool IsUnavailable(string sqlState) => IsRetryable(sqlState)
@@ -41,7 +42,8 @@ internal static class SqlStates
 public static class LedgerAvailability
 {
     /// <summary>
-    /// True for what the caller answers with <see cref="Verdict.Hold"/>: connection refused or lost, timeouts, an exhausted pool, a server that
+    /// True for what the caller answers with <see cref="Verdict.Hold"/>: connection refused or lost, timeouts, an exhausted pool, a server
+    /// that
     /// starts, stops or is read-only. False for everything else: a bug must not look like an outage.
     /// </summary>
     public static bool IsUnavailable(Exception exception) => exception switch

@@ -43,5 +43,6 @@ internal static class Transact
     public static NpgsqlParameter Value<T>(T value) => new NpgsqlParameter<T> { TypedValue = value };
 
     /// <summary>A parameter that may be null, which needs its type said.</summary>
-    public static NpgsqlParameter Value(object? value, NpgsqlTypes.NpgsqlDbType type) => new() { Value = value ?? DBNull.Value, NpgsqlDbType = type };
+    public static NpgsqlParameter Value(object? value, NpgsqlTypes.NpgsqlDbType type)
+        => new() { Value = value ?? DBNull.Value, NpgsqlDbType = type };
 }

@@ -8,12 +8,14 @@ internal sealed record PriceRow(PriceVersionId Version, string Book, Money? PerG
 /// <summary>Which price applies to a run, from every version that its product ever had.</summary>
 internal static class PriceHistory
 {
-    /// <summary>Taken shared by whoever opens a run, exclusive by whoever publishes: no run can begin on a price while it is being replaced.</summary>
+    /// <summary>Taken shared by whoever opens a run, exclusive by whoever publishes: no run can begin on a price while it is being
+    /// replaced.</summary>
     public const string LockShared = "select pg_advisory_xact_lock_shared(hashtext('tensormesh.prices'), hashtext(current_schema()))";
     public const string LockExclusive = "select pg_advisory_xact_lock(hashtext('tensormesh.prices'), hashtext(current_schema()))";
 
     public static NpgsqlBatchCommand Command(GpuProduct product) => Transact.Command(
-        "select id, book, per_gpu_hour_nanos, effective_at from price_version where kind = 'gpu' and item = $1 order by effective_at, id", Transact.Value(product.Name));
+        "select id, book, per_gpu_hour_nanos, effective_at from price_version where kind = 'gpu' and item = $1 order by effective_at, id",
+        Transact.Value(product.Name));
 
     public static async Task<IReadOnlyList<PriceRow>> ReadAsync(NpgsqlDataReader reader, CancellationToken cancellation)
     {
@@ -21,14 +23,18 @@ internal static class PriceHistory
         while (await reader.ReadAsync(cancellation))
         {
             rows.Add(new(
-                new(reader.GetInt64(0)), reader.GetString(1), reader.IsDBNull(2) ? null : new Money(reader.GetInt64(2)), reader.GetFieldValue<DateTimeOffset>(3)));
+                new(reader.GetInt64(0)),
+                reader.GetString(1),
+                reader.IsDBNull(2) ? null : new Money(reader.GetInt64(2)),
+                reader.GetFieldValue<DateTimeOffset>(3)));
         }
 
         return rows;
     }
 
     /// <summary>
-    /// The version in force at <paramref name="startedAt"/>: of each book the newest by then, of those not withdrawn the newest. What was admitted just before
+    /// The version in force at <paramref name="startedAt"/>: of each book the newest by then, of those not withdrawn the newest. What was
+    /// admitted just before
     /// a withdrawal keeps the last price; what began before there was any price takes the first.
     /// </summary>
     /// <param name="rows">In order of effective instant.</param>
@@ -36,12 +42,14 @@ internal static class PriceHistory
     public static PriceRow? InForce(IReadOnlyList<PriceRow> rows, DateTimeOffset startedAt)
     {
         var before = rows.Where(row => row.EffectiveAt <= startedAt).ToList();
-        return before.GroupBy(row => row.Book).Select(book => book.Last()).Where(row => row.PerGpuHour is not null).MaxBy(row => (row.EffectiveAt, row.Version.Value))
+        return before.GroupBy(row => row.Book).Select(book => book.Last()).Where(row => row.PerGpuHour is not null)
+            .MaxBy(row => (row.EffectiveAt, row.Version.Value))
             ?? before.LastOrDefault(row => row.PerGpuHour is not null)
             ?? rows.FirstOrDefault(row => row.PerGpuHour is not null);
     }
 
     /// <summary>The changes that a run which began on <paramref name="first"/> has to follow: every price published after it.</summary>
     public static IEnumerable<PriceRow> ChangesAfter(IReadOnlyList<PriceRow> rows, PriceRow first, DateTimeOffset startedAt)
-        => rows.Where(row => row.PerGpuHour is not null && row.Version != first.Version && row.EffectiveAt > startedAt && row.EffectiveAt >= first.EffectiveAt);
+        => rows.Where(row => row.PerGpuHour is not null && row.Version != first.Version && row.EffectiveAt > startedAt
+            && row.EffectiveAt >= first.EffectiveAt);
 }

@@ -23,18 +23,23 @@ public sealed class Prices(NpgsqlDataSource dataSource)
     /// ones get a new version, those absent are withdrawn (nothing new starts on them; what runs keeps its price).
     /// Idempotent. <paramref name="book"/> names the PriceBook for the record. An empty set withdraws everything that the book names.
     /// </summary>
-    /// <param name="effectiveAt">Now, as the caller sees it: not in the future. A run already settled past it takes the new price from there.</param>
+    /// <param name="effectiveAt">Now, as the caller sees it: not in the future. A run already settled past it takes the new price from
+    /// there.</param>
     /// <returns>The versions written by this call, withdrawals included; empty when nothing changed.</returns>
     /// <exception cref="ArgumentOutOfRangeException">A price is negative.</exception>
     public Task<IReadOnlyList<PriceVersionId>> PublishAsync(
-        string book, IReadOnlyDictionary<GpuProduct, Money> gpuPerHour, IReadOnlyList<TokenPrice> tokens, DateTimeOffset effectiveAt, CancellationToken cancellation)
+        string book, IReadOnlyDictionary<GpuProduct, Money> gpuPerHour, IReadOnlyList<TokenPrice> tokens, DateTimeOffset effectiveAt,
+        CancellationToken cancellation)
     {
         var wanted = gpuPerHour.Select(price => new Item("gpu", price.Key.Name, price.Value.Nanos, null, null, null))
-            .Concat(tokens.Select(price => new Item("token", price.Model, null, price.InputPerMillion.Nanos, price.OutputPerMillion.Nanos, price.CachedPerMillion.Nanos)))
+            .Concat(tokens.Select(
+                price => new Item("token", price.Model, null, price.InputPerMillion.Nanos, price.OutputPerMillion.Nanos,
+                    price.CachedPerMillion.Nanos)))
             .ToDictionary(item => (item.Kind, item.Name));
         foreach (var item in wanted.Values)
         {
-            ArgumentOutOfRangeException.ThrowIfNegative(Math.Min(item.PerGpuHour ?? 0, Math.Min(item.Input ?? 0, Math.Min(item.Output ?? 0, item.Cached ?? 0))), item.Name);
+            ArgumentOutOfRangeException.ThrowIfNegative(
+                Math.Min(item.PerGpuHour ?? 0, Math.Min(item.Input ?? 0, Math.Min(item.Output ?? 0, item.Cached ?? 0))), item.Name);
         }
 
         return Transact.RunAsync<IReadOnlyList<PriceVersionId>>(dataSource, async connection =>
@@ -53,7 +58,8 @@ public sealed class Prices(NpgsqlDataSource dataSource)
                 if (newest.TryGetValue((item.Kind, item.Name), out var last)) from = Instants.Later(from, last.EffectiveAt);
                 var version = await InsertAsync(connection, book, item, from, cancellation);
                 written.Add(version);
-                if (item.PerGpuHour is { } perGpuHour) await RepriceAsync(connection, new(item.Name), version, new(perGpuHour), from, cancellation);
+                if (item.PerGpuHour is { } perGpuHour) await RepriceAsync(
+                    connection, new(item.Name), version, new(perGpuHour), from, cancellation);
             }
 
             return written;
@@ -85,7 +91,8 @@ public sealed class Prices(NpgsqlDataSource dataSource)
                 Transact.Command(PriceHistory.LockExclusive),
                 Transact.Command(
                     """
-                    select distinct on (kind, item) kind, item, per_gpu_hour_nanos, input_per_million_nanos, output_per_million_nanos, cached_per_million_nanos, effective_at
+                    select distinct on (kind, item) kind, item, per_gpu_hour_nanos, input_per_million_nanos, output_per_million_nanos,
+                    cached_per_million_nanos, effective_at
                     from price_version where book = $1 order by kind, item, effective_at desc, id desc
                     """, Transact.Value(book)),
             },
@@ -103,11 +110,14 @@ public sealed class Prices(NpgsqlDataSource dataSource)
         return newest;
     }
 
-    private static async Task<PriceVersionId> InsertAsync(NpgsqlConnection connection, string book, Item item, DateTimeOffset effectiveAt, CancellationToken cancellation)
+    private static async Task<PriceVersionId> InsertAsync(
+        NpgsqlConnection connection, string book, Item item, DateTimeOffset effectiveAt, CancellationToken cancellation)
     {
         await using var command = new NpgsqlCommand(
             """
-            insert into price_version (book, kind, item, withdrawn, per_gpu_hour_nanos, input_per_million_nanos, output_per_million_nanos, cached_per_million_nanos, effective_at)
+            insert into price_version (
+                book, kind, item, withdrawn, per_gpu_hour_nanos, input_per_million_nanos, output_per_million_nanos,
+                cached_per_million_nanos, effective_at)
             values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning id
             """, connection)
         {
@@ -115,7 +125,8 @@ public sealed class Prices(NpgsqlDataSource dataSource)
             {
                 Transact.Value(book), Transact.Value(item.Kind), Transact.Value(item.Name), Transact.Value(item.IsWithdrawn),
                 Transact.Value(item.PerGpuHour, NpgsqlDbType.Bigint), Transact.Value(item.Input, NpgsqlDbType.Bigint),
-                Transact.Value(item.Output, NpgsqlDbType.Bigint), Transact.Value(item.Cached, NpgsqlDbType.Bigint), Transact.Value(effectiveAt),
+                Transact.Value(item.Output, NpgsqlDbType.Bigint), Transact.Value(item.Cached, NpgsqlDbType.Bigint),
+                Transact.Value(effectiveAt),
             },
         };
         return new((long)(await command.ExecuteScalarAsync(cancellation))!);
@@ -123,12 +134,14 @@ public sealed class Prices(NpgsqlDataSource dataSource)
 
     /// <summary>Every running interval of the product goes over to the new price, account by account, each under its lock.</summary>
     private static async Task RepriceAsync(
-        NpgsqlConnection connection, GpuProduct product, PriceVersionId version, Money perGpuHour, DateTimeOffset change, CancellationToken cancellation)
+        NpgsqlConnection connection, GpuProduct product, PriceVersionId version, Money perGpuHour, DateTimeOffset change,
+        CancellationToken cancellation)
     {
         var accounts = new List<AccountId>();
         await using (var command = new NpgsqlCommand(
-            "select distinct account from run_interval where product = $1 and ended_at is null and charge_until is null order by 1", connection)
-            { Parameters = { new() { Value = product.Name } } })
+            "select distinct account from run_interval where product = $1 and ended_at is null and charge_until is null order by 1",
+            connection)
+        { Parameters = { new() { Value = product.Name } } })
         await using (var reader = await command.ExecuteReaderAsync(cancellation))
         {
             while (await reader.ReadAsync(cancellation)) accounts.Add(new(reader.GetString(0)));
@@ -144,7 +157,8 @@ public sealed class Prices(NpgsqlDataSource dataSource)
                 locked.SuspendExhausted(exhausted, change, new CreditPolicy());
             }
 
-            foreach (var run in locked.Accruing.Where(run => run.Product == product).ToList()) locked.Reprice(run, version, perGpuHour, change);
+            foreach (var run in locked.Accruing.Where(run => run.Product == product).ToList()) locked.Reprice(
+                run, version, perGpuHour, change);
             locked.Also(StandingChannel.Notify(account));
             await locked.WriteAsync(cancellation);
         }

@@ -12,7 +12,8 @@ public sealed class Spending(NpgsqlDataSource dataSource)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
 
-    /// <summary>Settled usage only: what accrued since the last settlement is not in it. Null when the ledger knows no such account.</summary>
+    /// <summary>Settled usage only: what accrued since the last settlement is not in it. Null when the ledger knows no such
+    /// account.</summary>
     public async Task<SpendingSummary?> SummaryAsync(AccountId account, DateTimeOffset now, CancellationToken cancellation)
     {
         await using var command = dataSource.CreateCommand(SqlText.SpendingSummary);

@@ -7,7 +7,8 @@ namespace Tensormesh.Billing;
 /// <param name="Type">The movement's type: TopUp, CreditGrant, GpuUsage, GpuUsageCorrection, ...</param>
 /// <param name="Amount">Positive: money in. Negative: a charge.</param>
 public sealed record AccountTransaction(
-    string TransactionId, long Position, string Type, Money Amount, string Description, DateTimeOffset CreatedAt, string? PaymentIntentId, string? PaymentMethodId, string Details);
+    string TransactionId, long Position, string Type, Money Amount, string Description, DateTimeOffset CreatedAt, string? PaymentIntentId,
+    string? PaymentMethodId, string Details);
 
 /// <summary>An account's ledger transactions, newest first.</summary>
 public sealed class Transactions(NpgsqlDataSource dataSource)
@@ -17,7 +18,8 @@ public sealed class Transactions(NpgsqlDataSource dataSource)
     /// <param name="before">Only transactions with a position below this; null for the newest page.</param>
     /// <param name="limit">1 to 1000.</param>
     /// <returns>Empty for an account that the ledger does not know.</returns>
-    public async Task<IReadOnlyList<AccountTransaction>> ListAsync(AccountId account, long? before, int limit, CancellationToken cancellation)
+    public async Task<IReadOnlyList<AccountTransaction>> ListAsync(
+        AccountId account, long? before, int limit, CancellationToken cancellation)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(limit, 1);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(limit, 1000);
@@ -30,7 +32,8 @@ public sealed class Transactions(NpgsqlDataSource dataSource)
         while (await reader.ReadAsync(cancellation))
         {
             transactions.Add(new(
-                reader.GetString(0), reader.GetInt64(1), reader.GetString(2), new Money(reader.GetInt64(3)), reader.GetString(4), reader.GetFieldValue<DateTimeOffset>(5),
+                reader.GetString(0), reader.GetInt64(1), reader.GetString(2), new Money(reader.GetInt64(3)), reader.GetString(4),
+                reader.GetFieldValue<DateTimeOffset>(5),
                 reader.IsDBNull(6) ? null : reader.GetString(6), reader.IsDBNull(7) ? null : reader.GetString(7), reader.GetString(8)));
         }
 

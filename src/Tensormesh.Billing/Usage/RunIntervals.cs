@@ -27,7 +27,8 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
 
-    /// <summary>Records the start at the price in force at <see cref="RunStart.StartedAt"/>. Idempotent by pod: the first start recorded stays.</summary>
+    /// <summary>Records the start at the price in force at <see cref="RunStart.StartedAt"/>. Idempotent by pod: the first start recorded
+    /// stays.</summary>
     /// <remarks>A start that is reported after a price change is charged at each price for its time.</remarks>
     /// <returns>False when the interval was already recorded.</returns>
     /// <exception cref="InvalidOperationException">The product never had a price, or the ledger knows no such account.</exception>
@@ -37,9 +38,12 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
             var prices = await LockAndReadPricesAsync(connection, start.Product, cancellation);
             var startedAt = start.StartedAt.ToLedgerTime();
             var price = PriceHistory.InForce(prices, startedAt)
-                ?? throw new InvalidOperationException($"pod {start.Namespace}/{start.PodName} holds {start.Gpus} x {start.Product}, for which no PriceBook ever named a price");
+                ?? throw new InvalidOperationException(
+                    $"pod {start.Namespace}/{start.PodName} holds {start.Gpus} x {start.Product}, "
+                    + "for which no PriceBook ever named a price");
             var locked = await LockedAccount.LockAsync(connection, start.Account, pod: null, cancellation)
-                ?? throw new InvalidOperationException($"pod {start.Namespace}/{start.PodName} runs for account {start.Account}, which the ledger does not know");
+                ?? throw new InvalidOperationException(
+                    $"pod {start.Namespace}/{start.PodName} runs for account {start.Account}, which the ledger does not know");
 
             var run = Begin(start, startedAt, price);
             if (!await InsertAsync(connection, run, cancellation)) return false;
@@ -86,7 +90,8 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
             return true;
         }, cancellation);
 
-    public Task<IReadOnlyList<OpenRun>> ListOpenAsync(DeploymentId deployment, CancellationToken cancellation) => ListAsync(deployment, cancellation);
+    public Task<IReadOnlyList<OpenRun>> ListOpenAsync(DeploymentId deployment, CancellationToken cancellation)
+        => ListAsync(deployment, cancellation);
 
     /// <summary>All open runs of all deployments: for the sweep that compares them with the cluster's truth.</summary>
     public Task<IReadOnlyList<OpenRun>> ListOpenAsync(CancellationToken cancellation) => ListAsync(null, cancellation);
@@ -137,17 +142,24 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
         {
             Parameters =
             {
-                Transact.Value(run.Pod.Value), Transact.Value(run.PodName), Transact.Value(run.Deployment.Value), Transact.Value(run.DeploymentName),
-                Transact.Value(run.Namespace), Transact.Value(run.Account.Value), Transact.Value(run.Node), Transact.Value(run.Product.Name),
-                Transact.Value(run.Gpus), Transact.Value(run.StartedAt), Transact.Value(run.PriceVersion.Value), Transact.Value(run.PerGpuHour.Nanos),
+                Transact.Value(run.Pod.Value), Transact.Value(run.PodName), Transact.Value(run.Deployment.Value),
+                Transact.Value(run.DeploymentName),
+                Transact.Value(run.Namespace), Transact.Value(run.Account.Value), Transact.Value(run.Node),
+                Transact.Value(run.Product.Name),
+                Transact.Value(run.Gpus), Transact.Value(run.StartedAt), Transact.Value(run.PriceVersion.Value),
+                Transact.Value(run.PerGpuHour.Nanos),
             },
         };
         return await command.ExecuteNonQueryAsync(cancellation) > 0;
     }
 
-    private static async Task<IReadOnlyList<PriceRow>> LockAndReadPricesAsync(NpgsqlConnection connection, GpuProduct product, CancellationToken cancellation)
+    private static async Task<IReadOnlyList<PriceRow>> LockAndReadPricesAsync(
+        NpgsqlConnection connection, GpuProduct product, CancellationToken cancellation)
     {
-        await using var batch = new NpgsqlBatch(connection) { BatchCommands = { Transact.Command(PriceHistory.LockShared), PriceHistory.Command(product) } };
+        await using var batch = new NpgsqlBatch(connection)
+        {
+            BatchCommands = { Transact.Command(PriceHistory.LockShared), PriceHistory.Command(product) },
+        };
         await using var reader = await batch.ExecuteReaderAsync(cancellation);
         await reader.NextResultAsync(cancellation);
         return await PriceHistory.ReadAsync(reader, cancellation);
@@ -155,20 +167,26 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
 
     private static async Task<AccountId?> ReadAccountAsync(NpgsqlConnection connection, PodId pod, CancellationToken cancellation)
     {
-        await using var command = new NpgsqlCommand("select account from run_interval where pod = $1", connection) { Parameters = { Transact.Value(pod.Value) } };
+        await using var command = new NpgsqlCommand("select account from run_interval where pod = $1", connection)
+        {
+            Parameters = { Transact.Value(pod.Value) },
+        };
         return await command.ExecuteScalarAsync(cancellation) is string account ? new AccountId(account) : null;
     }
 
-    private static async Task<IReadOnlyList<RunRating>> ReadTotalsAsync(NpgsqlConnection connection, PodId pod, CancellationToken cancellation)
+    private static async Task<IReadOnlyList<RunRating>> ReadTotalsAsync(
+        NpgsqlConnection connection, PodId pod, CancellationToken cancellation)
     {
         await using var command = new NpgsqlCommand(
-            "select from_at, price_version, per_gpu_hour_nanos from run_interval_rating where pod = $1 order by from_at, price_version", connection)
+            "select from_at, price_version, per_gpu_hour_nanos from run_interval_rating where pod = $1 order by from_at, price_version",
+            connection)
         {
             Parameters = { Transact.Value(pod.Value) },
         };
         await using var reader = await command.ExecuteReaderAsync(cancellation);
         var totals = new List<RunRating>();
-        while (await reader.ReadAsync(cancellation)) totals.Add(new(reader.GetFieldValue<DateTimeOffset>(0), new(reader.GetInt64(1)), new(reader.GetInt64(2))));
+        while (await reader.ReadAsync(cancellation)) totals.Add(
+            new(reader.GetFieldValue<DateTimeOffset>(0), new(reader.GetInt64(1)), new(reader.GetInt64(2))));
         return totals;
     }
 }

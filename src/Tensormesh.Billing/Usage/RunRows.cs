@@ -29,7 +29,8 @@ internal static class RunRows
         ChargeUntil = row.IsDBNull(17) ? null : row.GetFieldValue<DateTimeOffset>(17),
     };
 
-    public static NpgsqlBatchCommand Write(IReadOnlyList<(Run Run, DateTimeOffset Expected)> runs, IReadOnlyDictionary<PodId, List<RunRating>> ratings)
+    public static NpgsqlBatchCommand Write(
+        IReadOnlyList<(Run Run, DateTimeOffset Expected)> runs, IReadOnlyDictionary<PodId, List<RunRating>> ratings)
     {
         var totals = ratings.SelectMany(pod => pod.Value.Select(total => (Pod: pod.Key, Total: total))).ToList();
         return Transact.Command(
@@ -50,7 +51,8 @@ internal static class RunRows
             Column(totals, one => one.Total.PerGpuHour.Nanos));
     }
 
-    private static NpgsqlParameter Column<TRow, T>(IReadOnlyList<TRow> rows, Func<TRow, T> value) => Transact.Value(rows.Select(value).ToArray());
+    private static NpgsqlParameter Column<TRow, T>(IReadOnlyList<TRow> rows, Func<TRow, T> value)
+        => Transact.Value(rows.Select(value).ToArray());
 
     private static NpgsqlParameter Times<TRow>(IReadOnlyList<TRow> rows, Func<TRow, DateTimeOffset?> value)
         => Transact.Value(rows.Select(value).ToArray(), NpgsqlDbType.Array | NpgsqlDbType.TimestampTz);

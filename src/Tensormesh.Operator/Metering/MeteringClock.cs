@@ -9,8 +9,11 @@ namespace Tensormesh.Operator.Metering;
 /// </summary>
 internal sealed partial class MeteringClock(Accounts accounts, Meter meter, CreditPolicy policy, OperatorMetrics metrics, TimeProvider time, ILogger<MeteringClock> logger)
 {
-    /// <summary>Runs while this process leads. <paramref name="caughtUp"/> ends once every pod's end that happened before is recorded.</summary>
-    public async Task RunAsync(Task caughtUp, CancellationToken cancellation)
+    /// <summary>
+    /// Runs while this process leads. <paramref name="caughtUp"/> ends once every pod's end that happened before is recorded; <paramref name="settled"/> is
+    /// told each account that was charged, so that what is shown of it is brought up to date.
+    /// </summary>
+    public async Task RunAsync(Task caughtUp, Action<AccountId> settled, CancellationToken cancellation)
     {
         // Whatever ended while no operator watched must be recorded first, or it would be charged past its end and corrected after.
         await caughtUp.WaitAsync(cancellation).ConfigureAwait(false);
@@ -20,7 +23,7 @@ internal sealed partial class MeteringClock(Accounts accounts, Meter meter, Cred
         {
             try
             {
-                await SettleAllAsync(cancellation).ConfigureAwait(false);
+                await SettleAllAsync(settled, cancellation).ConfigureAwait(false);
                 lastWhole = time.GetTimestamp();
             }
             catch (Exception fault) when (LedgerAvailability.IsUnavailable(fault))
@@ -33,7 +36,7 @@ internal sealed partial class MeteringClock(Accounts accounts, Meter meter, Cred
         while (await timer.WaitForNextTickAsync(cancellation).ConfigureAwait(false));
     }
 
-    private async Task SettleAllAsync(CancellationToken cancellation)
+    private async Task SettleAllAsync(Action<AccountId> settled, CancellationToken cancellation)
     {
         var until = time.GetUtcNow() - policy.SettlementLag;
         foreach (var account in await accounts.ListAsync(cancellation).ConfigureAwait(false))
@@ -42,6 +45,7 @@ internal sealed partial class MeteringClock(Accounts accounts, Meter meter, Cred
             if (settlement.Windows == 0) continue;
             metrics.Windows.Inc(settlement.Windows);
             metrics.Charged.Inc(settlement.Charged.Nanos / (double)Money.NanosPerUnit);
+            settled(account);
             LogSettled(logger, account.Value, settlement.Windows, settlement.Charged);
         }
     }

@@ -89,7 +89,18 @@ internal sealed partial class Applier(
                 return await IsFreeAsync(deployment, claim.Name, cancellation).ConfigureAwait(false) ? Outcome.Whole : Outcome.NameTaken;
 
             case ClusterChange.ApplyChild apply:
-                await ApplyChildAsync(ns, apply.Rendered, cancellation).ConfigureAwait(false);
+                try
+                {
+                    await ApplyChildAsync(ns, apply.Rendered, cancellation).ConfigureAwait(false);
+                }
+                catch (HttpOperationException refused) when (refused.Response.StatusCode is HttpStatusCode.UnprocessableEntity or HttpStatusCode.BadRequest)
+                {
+                    // A template that only the server can judge, such as a container without an image. The next round reports it and gives the money back.
+                    drift.Refused(deployment.Metadata.Uid, apply.Rendered, ServerMessage(refused));
+                    LogChildRefused(logger, ns, name, refused.Response.Content);
+                    return Outcome.LookAgain;
+                }
+
                 LogApplied(logger, ns, name, apply.Rendered.Spec.Replicas ?? 0);
                 return Outcome.Whole;
 
@@ -131,6 +142,18 @@ internal sealed partial class Applier(
         }
 
         drift.Applied(result);
+    }
+
+    private static string ServerMessage(HttpOperationException refused)
+    {
+        try
+        {
+            return KubernetesJson.Deserialize<V1Status>(refused.Response.Content).Message ?? refused.Response.Content;
+        }
+        catch (System.Text.Json.JsonException)
+        {
+            return refused.Response.Content;
+        }
     }
 
     private static int Containers(V1Deployment deployment)
@@ -215,6 +238,9 @@ internal sealed partial class Applier(
 
     [LoggerMessage(Level = LogLevel.Information, Message = "{Who}: suspended as of {At:O} ({Reason}), {Late} ms after that instant, {Uncollected} uncollected")]
     private static partial void LogSuspended(ILogger logger, string who, DateTimeOffset at, string reason, double late, Money uncollected);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Namespace}/{Name}: the API server refused the child Deployment: {Reason}")]
+    private static partial void LogChildRefused(ILogger logger, string @namespace, string name, string reason);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "{Namespace}/{Name}: all usage is recorded; let go")]
     private static partial void LogDone(ILogger logger, string @namespace, string name);

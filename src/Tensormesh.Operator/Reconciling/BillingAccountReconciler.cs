@@ -1,8 +1,4 @@
 using System.Collections.Concurrent;
-using System.Net;
-using k8s;
-using k8s.Autorest;
-using k8s.Models;
 using Tensormesh.Billing;
 using Tensormesh.Operator.Telemetry;
 using Tensormesh.Operator.Watching;
@@ -12,7 +8,7 @@ namespace Tensormesh.Operator.Reconciling;
 
 /// <summary>Declares each BillingAccount to the ledger, and shows its standing.</summary>
 internal sealed class BillingAccountReconciler(
-    IKubernetes client, ClusterView cluster, Accounts accounts, CreditPolicy policy, EventRecorder events, OperatorMetrics metrics, TimeProvider time)
+    StatusWriter writer, ClusterView cluster, Accounts accounts, CreditPolicy policy, EventRecorder events, OperatorMetrics metrics, TimeProvider time)
 {
     /// <summary>How often a standing that moves is shown anew.</summary>
     private static readonly TimeSpan Refresh = TimeSpan.FromSeconds(30);
@@ -88,17 +84,7 @@ internal sealed class BillingAccountReconciler(
             Card = standing?.Cards.StateAt(now).ToString() ?? account.Status?.Card,
             Conditions = ConditionList.Merge(account.Status?.Conditions, conditions, account.Metadata.Generation, now),
         };
-        if (account.Status is not null && KubernetesJson.Serialize(account.Status) == KubernetesJson.Serialize(status)) return;
-        var body = new { apiVersion = WellKnown.ApiVersion, kind = BillingAccount.KubeKind, metadata = new { name = account.Metadata.Name }, status };
-        try
-        {
-            await client.CustomObjects.PatchClusterCustomObjectStatusAsync(
-                new V1Patch(KubernetesJson.Serialize(body), V1Patch.PatchType.ApplyPatch), WellKnown.Group, WellKnown.Version, BillingAccount.PluralName, account.Metadata.Name,
-                fieldManager: WellKnown.FieldManager, force: true, cancellationToken: cancellation).ConfigureAwait(false);
-        }
-        catch (HttpOperationException gone) when (gone.Response.StatusCode == HttpStatusCode.NotFound)
-        {
-        }
+        await writer.WriteAsync(account, BillingAccount.PluralName, account.Status, status, cancellation).ConfigureAwait(false);
     }
 
     private async Task WatchLowBalanceAsync(BillingAccount account, Standing standing, DateTimeOffset now, CancellationToken cancellation)

@@ -68,6 +68,13 @@ internal static class Decider
 
         var wanted = seen.WantedReplicas;
         var request = Request(seen, ledger, wanted);
+        if (WasRefused(seen, request.Product, wanted))
+        {
+            // Nothing of it can start, so no money stays aside for it; what ran before the edit goes on.
+            if (ledger.Standing?.Hold is not null && seen.CurrentReplicas == 0 && Drained(seen)) changes.Add(new ClusterChange.ReleaseHold());
+            return new Decision(null, changes, StatusReports.Invalid(seen, ledger, [new FieldError("spec.template", seen.Refused!.Message)]), seen.Now + Resync);
+        }
+
         var (verdict, replicas) = ledger.Standing?.Hold is { } hold
             ? Continue(seen, request, ledger.Standing, hold, policy, changes)
             : Start(seen, request, ledger.Standing, wanted, policy, changes);
@@ -143,10 +150,11 @@ internal static class Decider
     {
         var changes = Meter(seen, ledger);
         if (seen.Child is not null && !seen.NameTaken) changes.Add(new ClusterChange.DeleteChild(seen.Child.Metadata.Name));
-        if ((seen.Child is null || seen.NameTaken) && Drained(seen) && ledger.Runs.Count == 0)
+        if ((seen.Child is null || seen.NameTaken) && Drained(seen) && ledger.Runs.Count == 0 && seen.HasFinalizer)
         {
+            // Whichever account holds it: the namespace's label may name another by now.
             changes.Add(new ClusterChange.ReleaseHold());
-            if (seen.HasFinalizer) changes.Add(new ClusterChange.RemoveFinalizer());
+            changes.Add(new ClusterChange.RemoveFinalizer());
         }
 
         return new Decision(null, changes, null, seen.Now + TimeSpan.FromSeconds(30));
@@ -245,6 +253,9 @@ internal static class Decider
         var rendered = PodTemplate.Render(seen.Deployment, product, replicas);
         if (PodDrift.Differs(seen.Child, rendered, seen.Applied)) changes.Add(new ClusterChange.ApplyChild(rendered));
     }
+
+    private static bool WasRefused(Observation seen, GpuProduct? product, int wanted)
+        => seen.Refused is { } refused && product is { } chosen && PodDrift.Hash(PodTemplate.Render(seen.Deployment, chosen, wanted)) == refused.Hash;
 
     private static Money? Dollars(string? text) => Money.TryParse(text, out var money) ? money : null;
 }

@@ -26,6 +26,8 @@ internal sealed record Observation
     public required V1Deployment? Child { get; init; }
     /// <summary>What this process last applied to the child; null when it has not yet.</summary>
     public required AppliedChild? Applied { get; init; }
+    /// <summary>What the server said of the last child that it refused as invalid; null when it refused none.</summary>
+    public required RefusedChild? Refused { get; init; }
     /// <summary>A Deployment of the same name that is not ours stands in the way.</summary>
     public required bool NameTaken { get; init; }
     public required IReadOnlyList<PodRun> Pods { get; init; }

@@ -32,6 +32,7 @@ internal sealed class Observer(ClusterView cluster, Accounts accounts, RunInterv
             Account = account,
             Child = child,
             Applied = drift.Find(child),
+            Refused = drift.FindRefusal(deployment.Metadata.Uid),
             NameTaken = child is not null && !ours,
             Pods = [.. cluster.PodsOf(deployment.Metadata.Uid).Select(pod => PodRun.From(pod, cluster.HasNode(pod.Spec?.NodeName), now)).OrderBy(pod => pod.Pod.Metadata.Name, StringComparer.Ordinal)],
             Gpus = cluster.Inventory,

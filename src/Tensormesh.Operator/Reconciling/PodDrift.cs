@@ -7,6 +7,9 @@ namespace Tensormesh.Operator.Reconciling;
 /// <summary>The child as our own apply left it.</summary>
 internal readonly record struct AppliedChild(string Hash, long Generation);
 
+/// <summary>A rendered child that the server refused as invalid, and what it said.</summary>
+internal sealed record RefusedChild(string Hash, string Message);
+
 /// <summary>
 /// Tells whether a child Deployment is still what was applied. The server raises an object's generation with every change of
 /// its spec, whoever makes it: a child whose hash is ours and whose generation is the one our own apply produced has not
@@ -16,10 +19,14 @@ internal sealed class PodDrift
 {
     private readonly ConcurrentDictionary<string, AppliedChild> applied = new(StringComparer.Ordinal);
 
+    private readonly ConcurrentDictionary<string, RefusedChild> refused = new(StringComparer.Ordinal);
+
+    public static string Hash(V1Deployment rendered) => rendered.Metadata.Annotations[WellKnown.RenderedHashAnnotation];
+
     public static bool Differs(V1Deployment? observed, V1Deployment rendered, AppliedChild? applied)
     {
         if (observed is null) return true;
-        var hash = rendered.Metadata.Annotations[WellKnown.RenderedHashAnnotation];
+        var hash = Hash(rendered);
         if (observed.Metadata.Annotations is null || !observed.Metadata.Annotations.TryGetValue(WellKnown.RenderedHashAnnotation, out var carried) || carried != hash) return true;
 
         // After a restart nothing is known yet: one apply, which changes nothing when nothing differs.
@@ -29,7 +36,14 @@ internal sealed class PodDrift
     public AppliedChild? Find(V1Deployment? child) => child is not null && applied.TryGetValue(child.Metadata.Uid, out var last) ? last : null;
 
     public void Applied(V1Deployment result)
-        => applied[result.Metadata.Uid] = new AppliedChild(result.Metadata.Annotations[WellKnown.RenderedHashAnnotation], result.Metadata.Generation ?? 0);
+        => applied[result.Metadata.Uid] = new AppliedChild(Hash(result), result.Metadata.Generation ?? 0);
 
     public void Forget(V1Deployment child) => applied.TryRemove(child.Metadata.Uid, out _);
+
+    /// <summary>The server will refuse the same child again: it is not asked until something of it changes, or this process starts anew.</summary>
+    public void Refused(string ownerUid, V1Deployment rendered, string message) => refused[ownerUid] = new RefusedChild(Hash(rendered), message);
+
+    public RefusedChild? FindRefusal(string? ownerUid) => ownerUid is not null && refused.TryGetValue(ownerUid, out var refusal) ? refusal : null;
+
+    public void ForgetOwner(string ownerUid) => refused.TryRemove(ownerUid, out _);
 }

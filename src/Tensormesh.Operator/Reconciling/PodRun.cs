@@ -18,6 +18,9 @@ internal static class PodGpus
 /// </summary>
 internal sealed record PodRun(V1Pod Pod, PodId Id, DateTimeOffset? StartedAt, DateTimeOffset? EndedAt, bool Ready)
 {
+    /// <summary>How long after its grace a pod may take to report the true end of its container before the best evidence is taken instead.</summary>
+    private static readonly TimeSpan LostPatience = TimeSpan.FromMinutes(2);
+
     public bool Deleting => Pod.Metadata.DeletionTimestamp is not null;
 
     /// <summary>Neither over nor on its way out.</summary>
@@ -58,6 +61,7 @@ internal sealed record PodRun(V1Pod Pod, PodId Id, DateTimeOffset? StartedAt, Da
 
         // On its way out, and its GPU container has ended: the kubelet starts none again in a pod that is being deleted.
         if (finished is not null) return finished;
+        if (now > deleted + LostPatience && Lost(pod, container, deleted.Value) is { } lost) return lost < now ? lost : now;
 
         // The kubelet deletes with a grace of zero once the pod's resources are free; so does a person with --force. A pod that
         // was never bound, or whose node is gone, has nobody to report its end. deletionTimestamp already includes the grace.
@@ -67,6 +71,20 @@ internal sealed record PodRun(V1Pod Pod, PodId Id, DateTimeOffset? StartedAt, Da
         }
 
         return null;
+    }
+
+    /// <summary>
+    /// A container that ran and that the kubelet no longer finds while it deletes the pod. Kubelets of 1.20 then report it as waiting, with a last state of
+    /// unknown time; most find the true end within a minute, which is worth waiting for, but a pod must not be charged for ever for want of one. The
+    /// containers were last seen to change when ContainersReady turned; they cannot have ended before the deletion was asked for, because until then they ran.
+    /// </summary>
+    private static DateTimeOffset? Lost(V1Pod pod, V1ContainerStatus? container, DateTimeOffset deleted)
+    {
+        if (container?.State?.Running is not null || container?.LastState?.Terminated is not { } last) return null;
+        var asked = deleted - TimeSpan.FromSeconds(pod.Metadata.DeletionGracePeriodSeconds ?? 0);
+        var turned = pod.Status?.Conditions?.FirstOrDefault(condition => condition is { Type: "ContainersReady", Status: "False" })?.LastTransitionTime;
+        var seen = last.FinishedAt is { Year: > 1970 } finished ? finished : turned;
+        return seen is { } at && Utc(at) > asked ? Utc(at) : asked;
     }
 
     private static bool IsReady(V1Pod pod) => pod.Status?.Conditions?.Any(condition => condition is { Type: "Ready", Status: "True" }) == true;

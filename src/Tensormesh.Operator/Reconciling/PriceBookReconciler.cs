@@ -1,6 +1,3 @@
-using k8s;
-using k8s.Autorest;
-using k8s.Models;
 using Tensormesh.Billing;
 using Tensormesh.Operator.Watching;
 using Tensormesh.Resources;
@@ -8,7 +5,7 @@ using Tensormesh.Resources;
 namespace Tensormesh.Operator.Reconciling;
 
 /// <summary>Publishes PriceBooks to the ledger as price versions. A book that disagrees with an older one is refused whole: no price is ever a guess.</summary>
-internal sealed class PriceBookReconciler(IKubernetes client, ClusterView cluster, Prices prices, PriceList list, TimeProvider time)
+internal sealed class PriceBookReconciler(StatusWriter writer, ClusterView cluster, Prices prices, PriceList list, TimeProvider time)
 {
     /// <returns>When to look again; <paramref name="changed"/> is called when a price changed.</returns>
     public async Task<DateTimeOffset?> ReconcileAsync(string name, Action changed, CancellationToken cancellation)
@@ -75,16 +72,6 @@ internal sealed class PriceBookReconciler(IKubernetes client, ClusterView cluste
             Conditions = ConditionList.Merge(
                 book.Status?.Conditions, [new ConditionReport(ConditionTypes.Ready, ready, reason, message)], book.Metadata.Generation, time.GetUtcNow()),
         };
-        if (book.Status is not null && KubernetesJson.Serialize(book.Status) == KubernetesJson.Serialize(status)) return;
-        var body = new { apiVersion = WellKnown.ApiVersion, kind = PriceBook.KubeKind, metadata = new { name = book.Metadata.Name }, status };
-        try
-        {
-            await client.CustomObjects.PatchClusterCustomObjectStatusAsync(
-                new V1Patch(KubernetesJson.Serialize(body), V1Patch.PatchType.ApplyPatch), WellKnown.Group, WellKnown.Version, PriceBook.PluralName, book.Metadata.Name,
-                fieldManager: WellKnown.FieldManager, force: true, cancellationToken: cancellation).ConfigureAwait(false);
-        }
-        catch (HttpOperationException gone) when (gone.Response.StatusCode == System.Net.HttpStatusCode.NotFound)
-        {
-        }
+        await writer.WriteAsync(book, PriceBook.PluralName, book.Status, status, cancellation).ConfigureAwait(false);
     }
 }

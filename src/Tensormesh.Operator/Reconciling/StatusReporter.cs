@@ -1,50 +1,18 @@
-using System.Net;
-using k8s;
-using k8s.Autorest;
 using k8s.Models;
-using Tensormesh.Operator.Telemetry;
 using Tensormesh.Resources;
 
 namespace Tensormesh.Operator.Reconciling;
 
 /// <summary>The only writer of GpuDeployment status, and of the Events that tell when it changed its mind.</summary>
-internal sealed class StatusReporter(IKubernetes client, EventRecorder events, TimeProvider time)
+internal sealed class StatusReporter(StatusWriter writer, EventRecorder events, TimeProvider time)
 {
     public async Task ReportAsync(GpuDeployment deployment, StatusReport report, CancellationToken cancellation)
     {
         var before = deployment.Status;
         var after = Render(deployment, report);
-        if (before is null || KubernetesJson.Serialize(before) != KubernetesJson.Serialize(after))
-        {
-            var body = new GpuDeployment
-            {
-                Metadata = new V1ObjectMeta { Name = deployment.Metadata.Name, NamespaceProperty = deployment.Metadata.NamespaceProperty },
-                Status = after,
-            };
-            try
-            {
-                await client.CustomObjects.PatchNamespacedCustomObjectStatusAsync(
-                    new V1Patch(StatusJson(body), V1Patch.PatchType.ApplyPatch),
-                    WellKnown.Group, WellKnown.Version, deployment.Metadata.NamespaceProperty, GpuDeployment.PluralName, deployment.Metadata.Name,
-                    fieldManager: WellKnown.FieldManager, force: true, cancellationToken: cancellation).ConfigureAwait(false);
-            }
-            catch (HttpOperationException gone) when (gone.Response.StatusCode == HttpStatusCode.NotFound)
-            {
-                return;
-            }
-        }
-
+        await writer.WriteAsync(deployment, GpuDeployment.PluralName, before, after, cancellation).ConfigureAwait(false);
         await TellAsync(deployment, before, after, cancellation).ConfigureAwait(false);
     }
-
-    /// <summary>Only apiVersion, kind, name and status: applying an empty spec would claim its fields.</summary>
-    private static string StatusJson(GpuDeployment body) => KubernetesJson.Serialize(new
-    {
-        apiVersion = body.ApiVersion,
-        kind = body.Kind,
-        metadata = new { name = body.Metadata.Name, @namespace = body.Metadata.NamespaceProperty },
-        status = body.Status,
-    });
 
     private GpuDeploymentStatus Render(GpuDeployment deployment, StatusReport report) => new()
     {

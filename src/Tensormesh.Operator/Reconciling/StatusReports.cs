@@ -34,7 +34,8 @@ internal static class StatusReports
             new ConditionReport(ConditionTypes.Ready, false, reason, message),
             new ConditionReport(ConditionTypes.Reconciling, false, ConditionReasons.Idle, "Waiting for a spec that can run."),
             new ConditionReport(ConditionTypes.Stalled, true, reason, message),
-        ]) with { Product = ReportedProduct(seen) };
+        ]) with
+        { Product = ReportedProduct(seen) };
     }
 
     public static StatusReport Unknown(Observation seen, Verdict.Hold hold)

@@ -70,7 +70,8 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
 
     public static Problem TooManyRequests(TimeSpan wait) => new(429, "too-many-requests", "Too many requests",
         "You send requests faster than one caller may. Wait for as long as Retry-After says, then go on more "
-            + "slowly.") { RetryAfter = wait };
+            + "slowly.")
+    { RetryAfter = wait };
 
     public static Problem Internal() => new(500, "internal", "Something went wrong here",
         "The request failed for a reason on our side. Repeat it, with the same Idempotency-Key if it moves money; if it fails again, "

@@ -17,14 +17,16 @@ public sealed class HoldTests
     }
 
     [Fact]
-    public void More_GPUs_add_their_own_burn() => Assert.Equal(Hold("8.21", 4), Place(Request(), Standing("10.00", holds: [Hold("3.21", 2)])));
+    public void More_GPUs_add_their_own_burn()
+        => Assert.Equal(Hold("8.21", 4), Place(Request(), Standing("10.00", holds: [Hold("3.21", 2)])));
 
     [Fact]
     public void Fewer_GPUs_cap_it_at_their_burn()
     {
         Assert.Equal(Hold("5.00", 2), Place(Request(2), Standing("10.00", holds: [Hold("9.00", 4)])));
         Assert.Equal(Hold("1.00", 2), Place(Request(2), Standing("10.00", holds: [Hold("1.00", 4)])));
-        Assert.Equal(Hold("0.00", 0), Place(Request(0) with { Product = null, PerGpuHour = null }, Standing("10.00", holds: [Hold("9.00", 4)])));
+        Assert.Equal(Hold("0.00", 0),
+            Place(Request(0) with { Product = null, PerGpuHour = null }, Standing("10.00", holds: [Hold("9.00", 4)])));
     }
 
     [Fact]

@@ -11,7 +11,8 @@ public sealed class StandingTests
             var ratedFrom = Now.AddTicks(from * 10);
             var settled = ratedFrom.AddTicks(settledAfter * 10);
             return new AccruingInterval(
-                new(Guid.NewGuid()), Deployment, H100, gpus, new(rate), ratedFrom, Rating.Due(settled - ratedFrom, new(rate), gpus), settled);
+                new(Guid.NewGuid()), Deployment, H100, gpus, new(rate),
+                ratedFrom, Rating.Due(settled - ratedFrom, new(rate), gpus), settled);
         });
 
     [Fact]
@@ -30,13 +31,15 @@ public sealed class StandingTests
     [Fact]
     public void The_instant_agrees_with_a_walk_over_every_microsecond()
         => Gen.Select(
-            Gen.Select(Gen.Long[1, 20_000_000_000_000], Gen.Int[1, 8], Gen.Long[0, 300], Gen.Long[0, 300]).Array[1, 4], Gen.Long[0, 500_000]).Sample((rows, funds) =>
+            Gen.Select(Gen.Long[1, 20_000_000_000_000], Gen.Int[1, 8], Gen.Long[0, 300], Gen.Long[0, 300]).Array[1, 4],
+            Gen.Long[0, 500_000]).Sample((rows, funds) =>
         {
             var intervals = rows.Select(row =>
             {
                 var (from, rate) = (Now.AddTicks(row.Item3 * 10), new Money(row.Item1));
                 var settled = from.AddTicks(row.Item4 * 10);
-                return new AccruingInterval(new(Guid.NewGuid()), Deployment, H100, row.Item2, rate, from, Rating.Due(settled - from, rate, row.Item2), settled);
+                return new AccruingInterval(
+                    new(Guid.NewGuid()), Deployment, H100, row.Item2, rate, from, Rating.Due(settled - from, rate, row.Item2), settled);
             }).ToList();
             var standing = Standing("0.00", intervals: intervals) with { Posted = new(funds) };
             var end = standing.ExhaustsAt!.Value;
@@ -69,7 +72,8 @@ public sealed class StandingTests
     public void Ten_thousand_intervals_are_solved_quickly()
     {
         var intervals = Enumerable.Range(0, 10_000)
-            .Select(i => Interval("2.50", 1 + i % 8, Now.AddTicks(i * 7919 % 3_600_000 * 10), null, new DeploymentId(Guid.NewGuid()))).ToList();
+            .Select(i => Interval("2.50", 1 + i % 8, Now.AddTicks(i * 7919 % 3_600_000 * 10), null, new DeploymentId(Guid.NewGuid())))
+            .ToList();
         var standing = Standing("1000000.00", intervals: intervals);
         var watch = System.Diagnostics.Stopwatch.StartNew();
         var end = standing.ExhaustsAt!.Value;

@@ -6,10 +6,13 @@ public sealed class StartRuleTests
 {
     private const string AddCard = "add one under Billing > Payment Methods, or POST /v1/billing/stripe/customers/payment-methods";
 
-    private static Verdict Evaluate(LaunchRequest request, DeploymentStanding? standing, CreditPolicy? policy = null, DateTimeOffset? now = null)
+    private static Verdict Evaluate(
+        LaunchRequest request, DeploymentStanding? standing, CreditPolicy? policy = null, DateTimeOffset? now = null)
         => BillingGate.EvaluateStart(request, standing, policy ?? Policy, now ?? Now);
 
-    private static void Refuses(RefusalReason reason, string message, LaunchRequest request, DeploymentStanding? standing, CreditPolicy? policy = null, DateTimeOffset? now = null)
+    private static void Refuses(
+        RefusalReason reason, string message, LaunchRequest request, DeploymentStanding? standing, CreditPolicy? policy = null,
+        DateTimeOffset? now = null)
         => Assert.Equal(new Verdict.Refuse(reason, message), Evaluate(request, standing, policy, now));
 
     [Fact]
@@ -25,7 +28,8 @@ public sealed class StartRuleTests
     [Fact]
     public void Refuses_an_account_that_the_ledger_does_not_know() => Refuses(
         RefusalReason.AccountMissing,
-        "account acme, which namespace team-a names in its label tensormesh.ai/account, does not exist: ask your platform team to create its BillingAccount",
+        "account acme, which namespace team-a names in its label tensormesh.ai/account, does not exist: ask your platform team to "
+            + "create its BillingAccount",
         Request(), null);
 
     [Fact]
@@ -50,14 +54,16 @@ public sealed class StartRuleTests
     [Fact]
     public void Refuses_what_no_node_can_give() => Refuses(
         RefusalReason.NoMatchingGpu,
-        "account acme cannot be given 16 GPUs of product NVIDIA-H100-80GB-HBM3 on one node: the cluster has 8 x NVIDIA-H100-80GB-HBM3, 4 x NVIDIA-L40S: "
+        "account acme cannot be given 16 GPUs of product NVIDIA-H100-80GB-HBM3 on one node: the cluster has 8 x "
+            + "NVIDIA-H100-80GB-HBM3, 4 x NVIDIA-L40S: "
         + "change spec.gpu to what there is",
         Request() with { Product = null }, Standing("10.00").In());
 
     [Fact]
     public void Refuses_a_product_without_a_price() => Refuses(
         RefusalReason.PriceMissing,
-        "account acme cannot be charged for NVIDIA-H100-80GB-HBM3: no PriceBook names a price for it: ask your platform team to add one, or choose another product",
+        "account acme cannot be charged for NVIDIA-H100-80GB-HBM3: no PriceBook names a price for it: ask your platform team to add "
+            + "one, or choose another product",
         Request(perGpuHour: null), Standing("10.00").In());
 
     [Fact]
@@ -76,7 +82,8 @@ public sealed class StartRuleTests
     {
         Refuses(
             RefusalReason.BudgetExhausted,
-            "account acme has spent $4.90 of spec.budget.maxTotalCost $5.00 on this deployment: the $0.10 left do not cover 1 minute at $10.00/h: raise the budget",
+            "account acme has spent $4.90 of spec.budget.maxTotalCost $5.00 on this deployment: the $0.10 left do not cover 1 minute "
+                + "at $10.00/h: raise the budget",
             Request() with { MaxTotalCost = Dollars("5.00") }, Standing("10.00").In("4.90"));
         Assert.IsType<Verdict.Admit>(Evaluate(Request() with { MaxTotalCost = Dollars("5.00") }, Standing("10.00").In("4.80")));
     }
@@ -86,7 +93,8 @@ public sealed class StartRuleTests
     {
         var standing = Standing("100.00", intervals: [Interval(from: Now.AddHours(-1))]).In("2.45");
         Assert.Equal(
-            RefusalReason.BudgetExhausted, Assert.IsType<Verdict.Refuse>(Evaluate(Request() with { MaxTotalCost = Dollars("5.00") }, standing)).Reason);
+            RefusalReason.BudgetExhausted,
+            Assert.IsType<Verdict.Refuse>(Evaluate(Request() with { MaxTotalCost = Dollars("5.00") }, standing)).Reason);
     }
 
     [Fact]
@@ -102,7 +110,8 @@ public sealed class StartRuleTests
         var other = new DeploymentId(Guid.NewGuid());
         Refuses(
             RefusalReason.InsufficientBalance,
-            "account acme is short by $2.00: 4 x NVIDIA-H100-80GB-HBM3 at $2.50 per GPU-hour need $10.00 available (60 minutes at $10.00/h), "
+            "account acme is short by $2.00: 4 x NVIDIA-H100-80GB-HBM3 at $2.50 per GPU-hour need $10.00 available (60 minutes at "
+                + "$10.00/h), "
             + "$8.00 is available (balance $20.00, held $12.00): add balance under Billing > Overview",
             Request(), Standing("20.00", holds: [Hold("12.00", deployment: other)]).In());
     }
@@ -122,7 +131,8 @@ public sealed class StartRuleTests
         var policy = Policy with { HoldWindow = TimeSpan.FromSeconds(20) };
         Refuses(
             RefusalReason.InsufficientBalance,
-            "account acme is short by $0.06: 4 x NVIDIA-H100-80GB-HBM3 at $2.50 per GPU-hour need $0.0555 available (20 seconds at $10.00/h), "
+            "account acme is short by $0.06: 4 x NVIDIA-H100-80GB-HBM3 at $2.50 per GPU-hour need $0.0555 available (20 seconds at "
+                + "$10.00/h), "
             + "$0.00 is available (balance $0.00, held $0.00): add balance under Billing > Overview",
             Request(), Standing("0.00").In(), policy);
     }
@@ -134,7 +144,8 @@ public sealed class StartRuleTests
         Assert.Equal(new Verdict.Admit(Dollars("10.00"), Dollars("10.00")), Evaluate(Request(), held.In()));
         Refuses(
             RefusalReason.InsufficientBalance,
-            "account acme is short by $1.00: 2 more x NVIDIA-H100-80GB-HBM3 at $2.50 per GPU-hour need $5.00 available (60 minutes at $5.00/h), "
+            "account acme is short by $1.00: 2 more x NVIDIA-H100-80GB-HBM3 at $2.50 per GPU-hour need $5.00 available (60 minutes at "
+                + "$5.00/h), "
             + "$4.00 is available (balance $9.00, held $5.00): add balance under Billing > Overview",
             Request(), (held with { Posted = Dollars("9.00") }).In());
     }
@@ -153,13 +164,15 @@ public sealed class StartRuleTests
         var other = new CreditHold(Deployment, Acme, new GpuProduct("NVIDIA-L40S"), 4, Dollars("1.00"), Dollars("4.00"), Now);
         Assert.IsType<Verdict.Admit>(Evaluate(Request(), Standing("10.00", holds: [other]).In()));
         Assert.Equal(
-            RefusalReason.InsufficientBalance, Assert.IsType<Verdict.Refuse>(Evaluate(Request(), Standing("9.99", holds: [other]).In())).Reason);
+            RefusalReason.InsufficientBalance,
+            Assert.IsType<Verdict.Refuse>(Evaluate(Request(), Standing("9.99", holds: [other]).In())).Reason);
     }
 
     [Fact]
     public void Zero_GPUs_are_admitted_for_nothing_once_the_account_is_known()
     {
-        Assert.Equal(new Verdict.Admit(Money.Zero, Money.Zero), Evaluate(Request(0) with { Product = null, PerGpuHour = null }, Standing("0.00", Cards()).In()));
+        Assert.Equal(new Verdict.Admit(Money.Zero, Money.Zero),
+            Evaluate(Request(0) with { Product = null, PerGpuHour = null }, Standing("0.00", Cards()).In()));
         Assert.Equal(RefusalReason.AccountMissing, Assert.IsType<Verdict.Refuse>(Evaluate(Request(0), null)).Reason);
     }
 
@@ -179,10 +192,13 @@ public sealed class StartRuleTests
     public void The_rules_are_asked_in_the_order_in_which_a_person_would_fix_them()
     {
         // A request with everything wrong, put right one thing at a time.
-        var request = Request(perGpuHour: null) with { Account = null, Product = null, MaxHourlyRate = Dollars("1.00"), MaxTotalCost = Dollars("1.00") };
+        var request = Request(
+            perGpuHour: null) with
+        { Account = null, Product = null, MaxHourlyRate = Dollars("1.00"), MaxTotalCost = Dollars("1.00") };
         var standing = Standing("0.00", Cards());
         var reasons = new List<RefusalReason>();
-        void Ask(bool known = true) => reasons.Add(Assert.IsType<Verdict.Refuse>(Evaluate(request, known ? standing.In("1.00") : null)).Reason);
+        void Ask(bool known = true)
+            => reasons.Add(Assert.IsType<Verdict.Refuse>(Evaluate(request, known ? standing.In("1.00") : null)).Reason);
 
         Ask(known: false);
         request = request with { Account = Acme };
@@ -203,8 +219,10 @@ public sealed class StartRuleTests
 
         Assert.Equal(
             [
-                RefusalReason.AccountMissing, RefusalReason.AccountMissing, RefusalReason.NoValidCard, RefusalReason.CardExpired, RefusalReason.NoMatchingGpu,
-                RefusalReason.PriceMissing, RefusalReason.HourlyRateAboveBudget, RefusalReason.BudgetExhausted, RefusalReason.InsufficientBalance,
+                RefusalReason.AccountMissing, RefusalReason.AccountMissing, RefusalReason.NoValidCard, RefusalReason.CardExpired,
+                RefusalReason.NoMatchingGpu,
+                RefusalReason.PriceMissing, RefusalReason.HourlyRateAboveBudget, RefusalReason.BudgetExhausted,
+                RefusalReason.InsufficientBalance,
             ],
             reasons);
     }

@@ -15,9 +15,11 @@ public sealed class StopRuleTests
     public void Goes_on_until_the_instant_at_which_the_balance_is_used_up()
     {
         Assert.Equal(
-            new Verdict.Admit(Dollars("10.00"), Dollars("10.00"), Now.AddHours(1), RefusalReason.InsufficientBalance), Evaluate(Running("10.00"), Now));
+            new Verdict.Admit(Dollars("10.00"), Dollars("10.00"), Now.AddHours(1), RefusalReason.InsufficientBalance),
+            Evaluate(Running("10.00"), Now));
         Assert.Equal(
-            new Verdict.Admit(Dollars("10.00"), Dollars("5.00"), Now.AddHours(1), RefusalReason.InsufficientBalance), Evaluate(Running("10.00"), Now.AddMinutes(30)));
+            new Verdict.Admit(Dollars("10.00"), Dollars("5.00"), Now.AddHours(1), RefusalReason.InsufficientBalance),
+            Evaluate(Running("10.00"), Now.AddMinutes(30)));
     }
 
     [Fact]
@@ -26,7 +28,8 @@ public sealed class StopRuleTests
         Assert.IsType<Verdict.Admit>(Evaluate(Running("10.00"), Now.AddHours(1).AddMicroseconds(-1)));
         var expected = new Verdict.Refuse(
             RefusalReason.InsufficientBalance,
-            "account acme has used up its balance: 4 x NVIDIA-H100-80GB-HBM3 cost $10.00/h: add balance under Billing > Overview", Now.AddHours(1));
+            "account acme has used up its balance: 4 x NVIDIA-H100-80GB-HBM3 cost $10.00/h: add balance under Billing > Overview",
+            Now.AddHours(1));
         Assert.Equal(expected, Evaluate(Running("10.00"), Now.AddHours(1)));
         Assert.Equal(expected, Evaluate(Running("10.00"), Now.AddDays(3)));
     }
@@ -44,11 +47,13 @@ public sealed class StopRuleTests
     {
         var removed = Now.AddHours(-23);
         var standing = Running("1000.00", new CardsOnFile([], removed));
-        Assert.Equal(new Verdict.Admit(Dollars("10.00"), Dollars("10.00"), Now.AddHours(1), RefusalReason.NoValidCard), Evaluate(standing, Now));
+        Assert.Equal(new Verdict.Admit(Dollars("10.00"), Dollars("10.00"), Now.AddHours(1), RefusalReason.NoValidCard),
+            Evaluate(standing, Now));
         Assert.Equal(
             new Verdict.Refuse(
                 RefusalReason.NoValidCard,
-                "account acme has no valid card on file: add one under Billing > Payment Methods, or POST /v1/billing/stripe/customers/payment-methods", Now.AddHours(1)),
+                "account acme has no valid card on file: add one under Billing > Payment Methods, or POST "
+                    + "/v1/billing/stripe/customers/payment-methods", Now.AddHours(1)),
             Evaluate(standing, Now.AddHours(1)));
     }
 
@@ -56,7 +61,8 @@ public sealed class StopRuleTests
     public void An_expired_card_has_the_accounts_own_grace_period()
     {
         var standing = Running("1000.00", Cards(Card(2026, 2)));
-        standing = standing with { Account = standing.Account with { Policy = standing.Account.Policy with { CardGracePeriod = TimeSpan.FromHours(12).Add(TimeSpan.FromSeconds(1)) } } };
+        var policy = standing.Account.Policy with { CardGracePeriod = TimeSpan.FromHours(12).Add(TimeSpan.FromSeconds(1)) };
+        standing = standing with { Account = standing.Account with { Policy = policy } };
         Assert.Equal(RefusalReason.CardExpired, Assert.IsType<Verdict.Admit>(Evaluate(standing, Now)).StopReason);
         var refusal = Assert.IsType<Verdict.Refuse>(Evaluate(standing, Now.AddSeconds(1)));
         Assert.Equal((RefusalReason.CardExpired, Now.AddSeconds(1)), (refusal.Reason, refusal.Since));
@@ -71,10 +77,12 @@ public sealed class StopRuleTests
     {
         var request = Request() with { MaxTotalCost = Dollars("7.00") };
         var standing = Running("100.00", settledCost: "2.00");
-        Assert.Equal(new Verdict.Admit(Dollars("10.00"), Dollars("10.00"), Now.AddMinutes(30), RefusalReason.BudgetExhausted), Evaluate(standing, Now, request));
+        Assert.Equal(new Verdict.Admit(Dollars("10.00"), Dollars("10.00"), Now.AddMinutes(30), RefusalReason.BudgetExhausted),
+            Evaluate(standing, Now, request));
         Assert.Equal(
             new Verdict.Refuse(
-                RefusalReason.BudgetExhausted, "account acme has spent spec.budget.maxTotalCost $7.00 on this deployment ($7.00): raise it to go on", Now.AddMinutes(30)),
+                RefusalReason.BudgetExhausted,
+                "account acme has spent spec.budget.maxTotalCost $7.00 on this deployment ($7.00): raise it to go on", Now.AddMinutes(30)),
             Evaluate(standing, Now.AddMinutes(30), request));
     }
 
@@ -83,7 +91,8 @@ public sealed class StopRuleTests
     {
         var interval = Interval(gpus: 4, settled: Now.AddMinutes(59));
         var standing = Standing("100.00", intervals: [interval], holds: [Hold("1.00", gpus: 4)]).In("500.00");
-        Assert.Equal(Now.AddMinutes(59), Assert.IsType<Verdict.Refuse>(Evaluate(standing, Now.AddHours(1), Request() with { MaxTotalCost = Dollars("1.00") })).Since);
+        Assert.Equal(Now.AddMinutes(59),
+            Assert.IsType<Verdict.Refuse>(Evaluate(standing, Now.AddHours(1), Request() with { MaxTotalCost = Dollars("1.00") })).Since);
     }
 
     [Fact]
@@ -99,13 +108,15 @@ public sealed class StopRuleTests
 
     [Fact]
     public void A_withdrawn_price_stops_nothing_that_runs()
-        => Assert.Equal(Dollars("10.00"), Assert.IsType<Verdict.Admit>(Evaluate(Running("10.00"), Now, Request(perGpuHour: null))).HourlyRate);
+        => Assert.Equal(Dollars("10.00"),
+            Assert.IsType<Verdict.Admit>(Evaluate(Running("10.00"), Now, Request(perGpuHour: null))).HourlyRate);
 
     [Fact]
     public void What_costs_nothing_runs_on_an_empty_account()
     {
         var free = Standing("0.00", intervals: [Interval("0.00", 4)], holds: [Hold("0.00", 4, "0.00")]).In();
         Assert.Equal(RefusalReason.NoValidCard, Assert.IsType<Verdict.Admit>(Evaluate(
-            (free with { Account = free.Account with { Cards = new CardsOnFile([], Now) } }), Now, Request(perGpuHour: "0.00"))).StopReason);
+            (free with { Account = free.Account with { Cards = new CardsOnFile([], Now) } }), Now, Request(perGpuHour: "0.00")))
+                .StopReason);
     }
 }

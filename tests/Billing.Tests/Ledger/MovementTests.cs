@@ -7,9 +7,22 @@ public sealed class MovementTests
 {
     private static readonly Run Run = new()
     {
-        Pod = new(Guid.Parse("22222222-2222-2222-2222-222222222222")), PodName = "train-abc", Deployment = Deployment, DeploymentName = "train", Namespace = "team-a",
-        Account = Acme, Node = "gpu-a", Product = H100, Gpus = 4, StartedAt = Now, PriceVersion = new(7), PerGpuHour = Dollars("2.50"), RatedFrom = Now,
-        Rated = Money.Zero, Total = Money.Zero, SettledUntil = Now,
+        Pod = new(Guid.Parse("22222222-2222-2222-2222-222222222222")),
+        PodName = "train-abc",
+        Deployment = Deployment,
+        DeploymentName = "train",
+        Namespace = "team-a",
+        Account = Acme,
+        Node = "gpu-a",
+        Product = H100,
+        Gpus = 4,
+        StartedAt = Now,
+        PriceVersion = new(7),
+        PerGpuHour = Dollars("2.50"),
+        RatedFrom = Now,
+        Rated = Money.Zero,
+        Total = Money.Zero,
+        SettledUntil = Now,
     };
 
     [Fact]
@@ -18,10 +31,13 @@ public sealed class MovementTests
         var end = Now.AddTicks(600_000_070);
         (Movement Movement, string Key, string From, string To)[] all =
         [
-            (Movements.TopUp(Acme, Dollars("5.00"), "sandbox", "pi_1", "pm_card_visa"), "topup/sandbox/pi_1", "cash:sandbox", "customer:acme"),
-            (Movements.CreditGrant(Acme, Dollars("5.00"), "k1", "admin@x", "welcome"), "grant/acme/k1", "expense:credit_grants", "customer:acme"),
+            (Movements.TopUp(Acme, Dollars("5.00"), "sandbox", "pi_1", "pm_card_visa"), "topup/sandbox/pi_1", "cash:sandbox",
+                "customer:acme"),
+            (Movements.CreditGrant(Acme, Dollars("5.00"), "k1", "admin@x", "welcome"), "grant/acme/k1", "expense:credit_grants",
+                "customer:acme"),
             (Movements.GpuUsage(Run, end, Dollars("0.10")),
-                "gpu/11111111-1111-1111-1111-111111111111/22222222-2222-2222-2222-222222222222/20260301T120100.000007Z", "customer:acme", "revenue:gpu"),
+                "gpu/11111111-1111-1111-1111-111111111111/22222222-2222-2222-2222-222222222222/20260301T120100.000007Z", "customer:acme",
+                "revenue:gpu"),
             (Movements.GpuUsageCorrection(Run, end, Dollars("0.10")),
                 "gpu-correction/11111111-1111-1111-1111-111111111111/22222222-2222-2222-2222-222222222222", "revenue:gpu", "customer:acme"),
             (Movements.Uncollected(Acme, "acme", Now, end, [(Run, Dollars("0.10"))]),
@@ -42,7 +58,8 @@ public sealed class MovementTests
         using var details = JsonDocument.Parse(Movements.GpuUsage(Run, Now.AddMinutes(1), Dollars("0.10")).Details);
         string Text(string name) => details.RootElement.GetProperty(name).ToString();
         Assert.Equal(
-            ["train-abc", "gpu-a", "NVIDIA-H100-80GB-HBM3", "4", "2026-03-01T12:00:00.000000Z", "2026-03-01T12:01:00.000000Z", "7", "2500000000"],
+            ["train-abc", "gpu-a", "NVIDIA-H100-80GB-HBM3", "4", "2026-03-01T12:00:00.000000Z", "2026-03-01T12:01:00.000000Z", "7",
+                "2500000000"],
             new[] { "podName", "node", "product", "gpus", "windowStart", "windowEnd", "priceVersion", "perGpuHourNanos" }.Select(Text));
     }
 

@@ -34,7 +34,8 @@ public sealed class MoneyTests
 
     [Fact]
     public void What_is_written_is_read_back_the_same()
-        => Gen.Long[-long.MaxValue, long.MaxValue].Sample(nanos => Assert.Equal(nanos, Money.Parse(new Money(nanos).ToDecimalString()).Nanos));
+        => Gen.Long[-long.MaxValue, long.MaxValue].Sample(
+            nanos => Assert.Equal(nanos, Money.Parse(new Money(nanos).ToDecimalString()).Nanos));
 
     [Theory]
     [InlineData(2_500_000_000, "$2.50", "2.50")]

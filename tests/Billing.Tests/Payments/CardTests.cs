@@ -17,7 +17,8 @@ public sealed class CardTests
     public async Task The_sandbox_knows_its_tokens_and_nothing_else()
     {
         var sandbox = new SandboxPaymentProvider();
-        Assert.Equal(new ProviderCard("pm_card_visa", "Visa", "4242", 12, 2040), await sandbox.FindCardAsync("pm_card_visa", TestContext.Current.CancellationToken));
+        Assert.Equal(new ProviderCard("pm_card_visa", "Visa", "4242", 12, 2040),
+            await sandbox.FindCardAsync("pm_card_visa", TestContext.Current.CancellationToken));
         Assert.Equal("4444", (await sandbox.FindCardAsync("pm_card_mastercard", TestContext.Current.CancellationToken))!.Last4);
         Assert.Null(await sandbox.FindCardAsync("4242424242424242", TestContext.Current.CancellationToken));
     }
@@ -26,12 +27,14 @@ public sealed class CardTests
     public async Task The_sandbox_charges_a_key_once_and_keys_of_two_accounts_apart()
     {
         var sandbox = new SandboxPaymentProvider();
-        Task<PaymentOutcome> Charge(string account, string key, string card = "pm_card_visa") => sandbox.ChargeAsync(new(account), card, Dollars("5.00"), key, TestContext.Current.CancellationToken);
+        Task<PaymentOutcome> Charge(string account, string key, string card = "pm_card_visa")
+            => sandbox.ChargeAsync(new(account), card, Dollars("5.00"), key, TestContext.Current.CancellationToken);
         var first = await Charge("acme", "k");
         Assert.Equal(first, await Charge("acme", "k"));
         Assert.NotEqual(first, await Charge("acme", "k2"));
         Assert.NotEqual(first, await Charge("beta", "k"));
         Assert.Equal("card_declined", Assert.IsType<PaymentOutcome.Declined>(await Charge("acme", "k", "pm_card_chargeDeclined")).Code);
-        Assert.Equal("authentication_required", Assert.IsType<PaymentOutcome.Declined>(await Charge("acme", "k", "pm_card_authenticationRequired")).Code);
+        Assert.Equal("authentication_required",
+            Assert.IsType<PaymentOutcome.Declined>(await Charge("acme", "k", "pm_card_authenticationRequired")).Code);
     }
 }

@@ -15,7 +15,8 @@ public sealed class AvailabilityTests
     [InlineData("57014")]
     [InlineData("25006")]
     [InlineData("40P01")]
-    public void A_server_that_cannot_serve_now_is_unavailable(string sqlState) => Assert.True(LedgerAvailability.IsUnavailable(Postgres(sqlState)));
+    public void A_server_that_cannot_serve_now_is_unavailable(string sqlState)
+        => Assert.True(LedgerAvailability.IsUnavailable(Postgres(sqlState)));
 
     [Theory]
     [InlineData("TM001")]
@@ -28,7 +29,8 @@ public sealed class AvailabilityTests
     [Fact]
     public void A_lost_connection_is_an_outage_and_a_wrong_program_is_not()
     {
-        Assert.True(LedgerAvailability.IsUnavailable(new NpgsqlException("refused", new SocketException((int)SocketError.ConnectionRefused))));
+        Assert.True(LedgerAvailability.IsUnavailable(
+            new NpgsqlException("refused", new SocketException((int)SocketError.ConnectionRefused))));
         Assert.True(LedgerAvailability.IsUnavailable(new NpgsqlException("pool exhausted", new TimeoutException())));
         Assert.True(LedgerAvailability.IsUnavailable(new TimeoutException()));
         Assert.False(LedgerAvailability.IsUnavailable(new InvalidOperationException()));
@@ -57,5 +59,6 @@ public sealed class AvailabilityTests
     [InlineData("TM004", LedgerRefusal.NotBalanced)]
     [InlineData("TM005", LedgerRefusal.AmountOverflow)]
     [InlineData("TM006", LedgerRefusal.InsufficientBalance)]
-    public void Each_state_of_the_ledger_has_its_refusal(string sqlState, LedgerRefusal refusal) => Assert.Equal(refusal, SqlStates.Refusal(sqlState));
+    public void Each_state_of_the_ledger_has_its_refusal(string sqlState, LedgerRefusal refusal)
+        => Assert.Equal(refusal, SqlStates.Refusal(sqlState));
 }

@@ -20,7 +20,8 @@ public sealed class PriceHistoryTests
     public void What_began_before_any_price_takes_the_first() => Assert.Equal(1, InForce(-3, Row(1, "1.00", 0), Row(2, "2.00", 1)));
 
     [Fact]
-    public void What_was_admitted_just_before_a_withdrawal_keeps_the_last_price() => Assert.Equal(1, InForce(2, Row(1, "1.00", 0), Row(2, null, 1)));
+    public void What_was_admitted_just_before_a_withdrawal_keeps_the_last_price()
+        => Assert.Equal(1, InForce(2, Row(1, "1.00", 0), Row(2, null, 1)));
 
     [Fact]
     public void A_withdrawal_leaves_the_price_of_another_book()

@@ -18,7 +18,8 @@ public sealed class RatingTests
 
     [Fact]
     public void A_part_of_a_microsecond_is_not_charged()
-        => Assert.Equal(Rating.Due(TimeSpan.FromTicks(10), Dollars("3600.00"), 1), Rating.Due(TimeSpan.FromTicks(19), Dollars("3600.00"), 1));
+        => Assert.Equal(Rating.Due(TimeSpan.FromTicks(10), Dollars("3600.00"), 1),
+            Rating.Due(TimeSpan.FromTicks(19), Dollars("3600.00"), 1));
 
     [Fact]
     public void Slicing_never_changes_a_price()
@@ -38,10 +39,12 @@ public sealed class RatingTests
 
     [Fact]
     public void The_amount_is_exact_to_the_nano_whatever_the_size()
-        => Gen.Select(Gen.Long[0, 3_600_000_000_000_000], Gen.Long[0, 100_000_000_000], Gen.Int[1, 1000]).Sample((microseconds, rate, gpus) =>
+        => Gen.Select(Gen.Long[0, 3_600_000_000_000_000], Gen.Long[0, 100_000_000_000], Gen.Int[1, 1000])
+            .Sample((microseconds, rate, gpus) =>
         {
             var exact = new System.Numerics.BigInteger(microseconds) * rate * gpus / 3_600_000_000;
-            if (exact <= long.MaxValue) Assert.Equal((long)exact, Rating.Due(TimeSpan.FromMicroseconds(microseconds), new(rate), gpus).Nanos);
+            if (exact <= long.MaxValue) Assert.Equal(
+                (long)exact, Rating.Due(TimeSpan.FromMicroseconds(microseconds), new(rate), gpus).Nanos);
             else Assert.Throws<OverflowException>(() => Rating.Due(TimeSpan.FromMicroseconds(microseconds), new(rate), gpus));
         }, iter: 5_000);
 
@@ -50,7 +53,8 @@ public sealed class RatingTests
     {
         RunRating[] totals =
         [
-            new(Now, new(1), Dollars("2.50")), new(Now.AddMinutes(30), new(2), Dollars("5.00")), new(Now.AddMinutes(30), new(3), Dollars("7.00")),
+            new(Now, new(1), Dollars("2.50")), new(Now.AddMinutes(30), new(2), Dollars("5.00")),
+            new(Now.AddMinutes(30), new(3), Dollars("7.00")),
             new(Now.AddMinutes(40), new(4), Dollars("6.00")),
         ];
         (RunRating, Money, Money) At(double minutes) => RatingHistory.At(totals, 1, Now.AddMinutes(minutes));

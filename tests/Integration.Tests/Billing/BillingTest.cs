@@ -54,7 +54,8 @@ public abstract class BillingTest(PostgresFixture postgres) : IAsyncLifetime
         GC.SuppressFinalize(this);
     }
 
-    protected Task DeclareAsync(AccountId account) => Accounts.DeclareAsync(account, new AccountPolicy(account.Value, null, null, "UTC"), Cancellation);
+    protected Task DeclareAsync(AccountId account)
+        => Accounts.DeclareAsync(account, new AccountPolicy(account.Value, null, null, "UTC"), Cancellation);
 
     /// <summary>An account with a valid card and this much money.</summary>
     protected async Task OpenAsync(AccountId account, string dollars)
@@ -69,40 +70,44 @@ public abstract class BillingTest(PostgresFixture postgres) : IAsyncLifetime
             Movements.CreditGrant(account, Money.Parse(dollars), Guid.NewGuid().ToString(), "tests", "a test"), Cancellation));
 
     protected Task<IReadOnlyList<PriceVersionId>> PublishAsync(DateTimeOffset at, params (GpuProduct Product, string Dollars)[] prices)
-        => Prices.PublishAsync("default", prices.ToDictionary(price => price.Product, price => Money.Parse(price.Dollars)), [], at, Cancellation);
+        => Prices.PublishAsync(
+            "default", prices.ToDictionary(price => price.Product, price => Money.Parse(price.Dollars)), [], at, Cancellation);
 
-    protected static LaunchRequest Ask(DeploymentId deployment, int gpus, string perGpuHour = "2.50", AccountId? account = null, GpuProduct? product = null) => new()
-    {
-        Deployment = deployment,
-        Account = account ?? Acme,
-        Namespace = "team-a",
-        Gpus = gpus,
-        Product = product ?? H100,
-        PerGpuHour = Money.Parse(perGpuHour),
-        GpuConstraint = $"{gpus} GPUs of product {product ?? H100}",
-        GpusInCluster = $"8 x {H100}",
-    };
+    protected static LaunchRequest Ask(
+        DeploymentId deployment, int gpus, string perGpuHour = "2.50", AccountId? account = null, GpuProduct? product = null) => new()
+        {
+            Deployment = deployment,
+            Account = account ?? Acme,
+            Namespace = "team-a",
+            Gpus = gpus,
+            Product = product ?? H100,
+            PerGpuHour = Money.Parse(perGpuHour),
+            GpuConstraint = $"{gpus} GPUs of product {product ?? H100}",
+            GpusInCluster = $"8 x {H100}",
+        };
 
-    protected static RunStart Start(DeploymentId deployment, PodId pod, int gpus, DateTimeOffset at, AccountId? account = null, GpuProduct? product = null) => new()
-    {
-        Pod = pod,
-        PodName = $"pod-{pod.Value.ToString()[..5]}",
-        Deployment = deployment,
-        DeploymentName = "train",
-        Namespace = "team-a",
-        Account = account ?? Acme,
-        Node = "gpu-a",
-        Product = product ?? H100,
-        Gpus = gpus,
-        StartedAt = at,
-    };
+    protected static RunStart Start(
+        DeploymentId deployment, PodId pod, int gpus, DateTimeOffset at, AccountId? account = null, GpuProduct? product = null) => new()
+        {
+            Pod = pod,
+            PodName = $"pod-{pod.Value.ToString()[..5]}",
+            Deployment = deployment,
+            DeploymentName = "train",
+            Namespace = "team-a",
+            Account = account ?? Acme,
+            Node = "gpu-a",
+            Product = product ?? H100,
+            Gpus = gpus,
+            StartedAt = at,
+        };
 
     protected static DeploymentId NewDeployment() => new(Guid.NewGuid());
 
     protected static PodId NewPod() => new(Guid.NewGuid());
 
     /// <summary>A pod that runs for a new deployment, with a hold in place.</summary>
-    protected async Task<(DeploymentId Deployment, PodId Pod)> RunAsync(int gpus, DateTimeOffset at, AccountId? account = null, CreditPolicy? policy = null)
+    protected async Task<(DeploymentId Deployment, PodId Pod)> RunAsync(
+        int gpus, DateTimeOffset at, AccountId? account = null, CreditPolicy? policy = null)
     {
         var (deployment, pod) = (NewDeployment(), NewPod());
         Assert.IsType<Verdict.Admit>(await Holds.PlaceAsync(Ask(deployment, gpus, account: account), policy ?? Policy, at, Cancellation));
@@ -110,7 +115,8 @@ public abstract class BillingTest(PostgresFixture postgres) : IAsyncLifetime
         return (deployment, pod);
     }
 
-    protected async Task<Standing> StandingAsync(AccountId? account = null) => (await Accounts.ReadStandingAsync(account ?? Acme, Cancellation))!;
+    protected async Task<Standing> StandingAsync(AccountId? account = null)
+        => (await Accounts.ReadStandingAsync(account ?? Acme, Cancellation))!;
 
     protected async Task<Money> PostedAsync(AccountId? account = null) => (await StandingAsync(account)).Posted;
 

@@ -90,7 +90,8 @@ public sealed class DatabaseTests(PostgresFixture postgres) : BillingTest(postgr
     [Fact]
     public async Task A_pool_with_nothing_left_is_unavailable()
     {
-        await using var small = BillingServices.OpenDataSource(new NpgsqlConnectionStringBuilder(Database.ConnectionString) { MaxPoolSize = 1, Timeout = 1 }.ConnectionString);
+        await using var small = BillingServices.OpenDataSource(
+            new NpgsqlConnectionStringBuilder(Database.ConnectionString) { MaxPoolSize = 1, Timeout = 1 }.ConnectionString);
         await using var taken = await small.OpenConnectionAsync(Cancellation);
         var error = await Assert.ThrowsAnyAsync<NpgsqlException>(() => new Accounts(small).ListAsync(Cancellation));
         Assert.True(LedgerAvailability.IsUnavailable(error), error.ToString());

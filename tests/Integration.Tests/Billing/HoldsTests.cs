@@ -14,7 +14,8 @@ public sealed class HoldsTests(PostgresFixture postgres) : BillingTest(postgres)
     public async Task Fifty_starts_at_once_against_money_for_exactly_ten_are_exactly_ten()
     {
         await OpenAsync(Acme, "100.00");
-        var verdicts = await Task.WhenAll(Enumerable.Range(0, 50).Select(_ => Task.Run(() => Holds.PlaceAsync(Ask(NewDeployment(), 4), Policy, T0, Cancellation))));
+        var verdicts = await Task.WhenAll(
+            Enumerable.Range(0, 50).Select(_ => Task.Run(() => Holds.PlaceAsync(Ask(NewDeployment(), 4), Policy, T0, Cancellation))));
         Assert.Equal(10, verdicts.OfType<Verdict.Admit>().Count());
         Assert.Equal(40, verdicts.OfType<Verdict.Refuse>().Count(refusal => refusal.Reason == RefusalReason.InsufficientBalance));
         Assert.Equal((Money.Parse("100.00"), Money.Zero), ((await StandingAsync()).Held(T0), (await StandingAsync()).Available(T0)));
@@ -82,7 +83,8 @@ public sealed class HoldsTests(PostgresFixture postgres) : BillingTest(postgres)
     public async Task Refusals_place_no_hold()
     {
         await DeclareAsync(Acme);
-        async Task<RefusalReason> Reason(LaunchRequest request) => Assert.IsType<Verdict.Refuse>(await Holds.PlaceAsync(request, Policy, T0, Cancellation)).Reason;
+        async Task<RefusalReason> Reason(LaunchRequest request)
+            => Assert.IsType<Verdict.Refuse>(await Holds.PlaceAsync(request, Policy, T0, Cancellation)).Reason;
         Assert.Equal(RefusalReason.AccountMissing, await Reason(Ask(NewDeployment(), 1) with { Account = null }));
         Assert.Equal(RefusalReason.AccountMissing, await Reason(Ask(NewDeployment(), 1, account: new("nobody"))));
         Assert.Equal(RefusalReason.NoValidCard, await Reason(Ask(NewDeployment(), 1)));
@@ -100,7 +102,8 @@ public sealed class HoldsTests(PostgresFixture postgres) : BillingTest(postgres)
         await Holds.PlaceAsync(Ask(deployment, 4), Policy, T0, Cancellation);
         Assert.Null((await Accounts.ReadStandingAsync(new("beta"), deployment, Cancellation))!.Hold);
         Assert.IsType<Verdict.Admit>(await Holds.PlaceAsync(Ask(deployment, 4, account: new("beta")), Policy, T0, Cancellation));
-        Assert.Equal((Money.Parse("10.00"), Money.Zero), ((await StandingAsync()).Available(T0), (await StandingAsync(new("beta"))).Available(T0)));
+        Assert.Equal((Money.Parse("10.00"), Money.Zero),
+            ((await StandingAsync()).Available(T0), (await StandingAsync(new("beta"))).Available(T0)));
     }
 
     [Fact]
@@ -108,7 +111,9 @@ public sealed class HoldsTests(PostgresFixture postgres) : BillingTest(postgres)
     {
         await OpenAsync(Acme, "40.00");
         var pods = new System.Collections.Concurrent.ConcurrentBag<PodId>();
-        await Parallel.ForEachAsync(Enumerable.Range(0, 120), new ParallelOptions { MaxDegreeOfParallelism = 16, CancellationToken = Cancellation }, async (i, cancellation) =>
+        await Parallel.ForEachAsync(
+            Enumerable.Range(0, 120), new ParallelOptions { MaxDegreeOfParallelism = 16, CancellationToken = Cancellation },
+            async (i, cancellation) =>
         {
             var at = T0.AddSeconds(i * 10);
             switch (i % 4)

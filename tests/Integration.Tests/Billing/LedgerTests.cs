@@ -27,7 +27,9 @@ public sealed class LedgerTests(PostgresFixture postgres) : BillingTest(postgres
         var posted = Assert.IsType<PostResult.Posted>(await Ledger.PostAsync(grant, Cancellation));
         Assert.StartsWith("txn_", posted.TransactionId, StringComparison.Ordinal);
         // A retry carries a fresh time and other words, and is still the same.
-        var retry = Movements.CreditGrant(Acme, Money.Parse("5.00"), "welcome", "ada", "again") with { EffectiveAt = T0.AddDays(1), Description = "other words" };
+        var retry = Movements.CreditGrant(
+            Acme, Money.Parse("5.00"), "welcome", "ada", "again") with
+        { EffectiveAt = T0.AddDays(1), Description = "other words" };
         Assert.Equal(new PostResult.AlreadyPosted(posted.TransactionId), await Ledger.PostAsync(retry, Cancellation));
         Assert.Equal(Money.Parse("5.00"), await PostedAsync());
     }
@@ -39,8 +41,10 @@ public sealed class LedgerTests(PostgresFixture postgres) : BillingTest(postgres
         await DeclareAsync(Beta);
         var first = Raw("k", To("expense:credit_grants", -5), To("customer:acme", 5));
         Assert.IsType<PostResult.Posted>(await Ledger.PostAsync(first, Cancellation));
-        Assert.Equal(LedgerRefusal.KeyReusedWithOtherContent, await RefusalAsync(Raw("k", To("expense:credit_grants", -6), To("customer:acme", 6))));
-        Assert.Equal(LedgerRefusal.KeyReusedWithOtherContent, await RefusalAsync(Raw("k", To("expense:credit_grants", -5), To("customer:beta", 5))));
+        Assert.Equal(LedgerRefusal.KeyReusedWithOtherContent,
+            await RefusalAsync(Raw("k", To("expense:credit_grants", -6), To("customer:acme", 6))));
+        Assert.Equal(LedgerRefusal.KeyReusedWithOtherContent,
+            await RefusalAsync(Raw("k", To("expense:credit_grants", -5), To("customer:beta", 5))));
         Assert.Equal(LedgerRefusal.KeyReusedWithOtherContent, await RefusalAsync(first with { Type = MovementType.TopUp }));
         Assert.Equal((new Money(5), Money.Zero), (await PostedAsync(), await PostedAsync(Beta)));
     }
@@ -49,16 +53,22 @@ public sealed class LedgerTests(PostgresFixture postgres) : BillingTest(postgres
     public async Task Looks_for_refusals_in_the_order_of_the_enum()
     {
         await DeclareAsync(Acme);
-        Assert.IsType<PostResult.Posted>(await Ledger.PostAsync(Raw("used", To("expense:credit_grants", -5), To("customer:acme", 5)), Cancellation));
+        Assert.IsType<PostResult.Posted>(
+            await Ledger.PostAsync(Raw("used", To("expense:credit_grants", -5), To("customer:acme", 5)), Cancellation));
 
         // Each transaction is wrong in one more way than the one before it was put right in.
         var reasons = new List<LedgerRefusal>
         {
-            await RefusalAsync(Raw("used", To("customer:nobody", -7, "EUR"), To("customer:acme", -long.MaxValue, "EUR"), To("revenue:gpu", long.MaxValue))),
-            await RefusalAsync(Raw("free", To("customer:nobody", -7, "EUR"), To("customer:acme", -long.MaxValue, "EUR"), To("revenue:gpu", long.MaxValue))),
-            await RefusalAsync(Raw("free", To("customer:acme", -long.MaxValue, "EUR"), To("revenue:gpu", long.MaxValue), To("revenue:gpu", 9))),
+            await RefusalAsync(Raw(
+                "used", To("customer:nobody", -7, "EUR"), To("customer:acme", -long.MaxValue, "EUR"), To("revenue:gpu", long.MaxValue))),
+            await RefusalAsync(Raw(
+                "free", To("customer:nobody", -7, "EUR"), To("customer:acme", -long.MaxValue, "EUR"), To("revenue:gpu", long.MaxValue))),
+            await RefusalAsync(Raw(
+                "free", To("customer:acme", -long.MaxValue, "EUR"), To("revenue:gpu", long.MaxValue), To("revenue:gpu", 9))),
             await RefusalAsync(Raw("free", To("customer:acme", -long.MaxValue), To("revenue:gpu", long.MaxValue), To("revenue:gpu", 9))),
-            await RefusalAsync(Raw("free", To("customer:acme", -long.MaxValue), To("expense:uncollected", -long.MaxValue), To("revenue:gpu", long.MaxValue), To("revenue:gpu", long.MaxValue))),
+            await RefusalAsync(Raw(
+                "free", To("customer:acme", -long.MaxValue), To("expense:uncollected", -long.MaxValue), To("revenue:gpu", long.MaxValue),
+                To("revenue:gpu", long.MaxValue))),
             await RefusalAsync(Raw("free", To("customer:acme", -6), To("revenue:gpu", 6))),
         };
         Assert.Equal(Enum.GetValues<LedgerRefusal>(), reasons);
@@ -71,21 +81,24 @@ public sealed class LedgerTests(PostgresFixture postgres) : BillingTest(postgres
         Assert.Equal(LedgerRefusal.NotBalanced, await RefusalAsync(Raw("a", To("expense:credit_grants", -5), To("customer:acme", 6))));
         Assert.Equal(LedgerRefusal.NotBalanced, await RefusalAsync(Raw("b", To("customer:acme", 5))));
         Assert.Equal(LedgerRefusal.NotBalanced, await RefusalAsync(Raw("c", To("expense:credit_grants", 0), To("customer:acme", 0))));
-        Assert.Equal(LedgerRefusal.NotBalanced, await RefusalAsync(Raw("d", To("customer:acme", long.MaxValue), To("customer:acme", long.MaxValue), To("customer:acme", 2))));
+        Assert.Equal(LedgerRefusal.NotBalanced,
+            await RefusalAsync(Raw("d", To("customer:acme", long.MaxValue), To("customer:acme", long.MaxValue), To("customer:acme", 2))));
     }
 
     [Fact]
     public async Task A_balance_that_would_overflow_is_refused()
     {
         await DeclareAsync(Acme);
-        Assert.IsType<PostResult.Posted>(await Ledger.PostAsync(Movements.CreditGrant(Acme, new(long.MaxValue), "all", "tests", "all"), Cancellation));
+        Assert.IsType<PostResult.Posted>(
+            await Ledger.PostAsync(Movements.CreditGrant(Acme, new(long.MaxValue), "all", "tests", "all"), Cancellation));
         Assert.Equal(LedgerRefusal.AmountOverflow, await RefusalAsync(Raw("one", To("cash:other", -1), To("customer:acme", 1))));
     }
 
     [Fact]
     public async Task The_database_itself_refuses_a_transaction_that_does_not_balance()
     {
-        const string header = "with t as (insert into ledger_transaction (id, type, idempotency_key, content_hash, effective_at, description) "
+        const string header = "with t as (insert into ledger_transaction (id, type, idempotency_key, content_hash, effective_at, "
+            + "description) "
             + "values ('txn_x', 'x', 'x', '', now(), '') returning position) ";
         const string entry = "insert into ledger_entry (transaction_position, ordinal, ledger_account, amount_nanos, currency) ";
         await DeclareAsync(Acme);
@@ -93,12 +106,16 @@ public sealed class LedgerTests(PostgresFixture postgres) : BillingTest(postgres
         Assert.Equal("TM004", await StateOfAsync(header + entry + "select position, 1, 1, 5, 'USD' from t"));
         Assert.Equal("TM004", await StateOfAsync(header + entry + "select position, o, o, 5, 'USD' from t, generate_series(1, 2) o"));
         // Numbered so that a later entry could hide: refused as well.
-        Assert.Equal("TM004", await StateOfAsync(header + entry + "select position, o + 1, o, case o when 1 then 5 else -5 end, 'USD' from t, generate_series(1, 2) o"));
-        await ExecuteAsync(header + entry + "select position, o, o, case o when 1 then 5 else -5 end, 'USD' from t, generate_series(1, 2) o");
+        Assert.Equal("TM004",
+            await StateOfAsync(header + entry
+                + "select position, o + 1, o, case o when 1 then 5 else -5 end, 'USD' from t, generate_series(1, 2) o"));
+        await ExecuteAsync(header + entry
+            + "select position, o, o, case o when 1 then 5 else -5 end, 'USD' from t, generate_series(1, 2) o");
         // And nothing can be added to a transaction that is complete.
         Assert.Equal("TM004", await StateOfAsync(entry + "select position, 3, 1, 5, 'USD' from ledger_transaction"));
         Assert.Equal("23505", await StateOfAsync(entry + "select position, 2, 1, 5, 'USD' from ledger_transaction"));
-        await ExecuteAsync("insert into ledger_balance (ledger_account, shard, amount_nanos, may_be_negative) values (1, 0, 5, true), (2, 0, -5, true)");
+        await ExecuteAsync("insert into ledger_balance (ledger_account, shard, amount_nanos, may_be_negative) values (1, 0, 5, true), "
+            + "(2, 0, -5, true)");
     }
 
     [Fact]
@@ -198,7 +215,8 @@ public sealed class LedgerTests(PostgresFixture postgres) : BillingTest(postgres
         {
             var account = new AccountId($"perm-{Interlocked.Increment(ref round)}");
             await DeclareAsync(account);
-            var posts = amounts.SelectMany((amount, i) => Enumerable.Repeat(Movements.CreditGrant(account, new(amount), $"g{i}", "tests", "x"), 1 + i % 3)).ToArray();
+            var posts = amounts.SelectMany(
+                (amount, i) => Enumerable.Repeat(Movements.CreditGrant(account, new(amount), $"g{i}", "tests", "x"), 1 + i % 3)).ToArray();
             new Random(seed).Shuffle(posts);
             await Task.WhenAll(posts.Select(post => Ledger.PostAsync(post, Cancellation)));
             Assert.Equal(amounts.Sum(), (await PostedAsync(account)).Nanos);
@@ -209,7 +227,8 @@ public sealed class LedgerTests(PostgresFixture postgres) : BillingTest(postgres
     public async Task Lists_a_customers_transactions_newest_first_in_pages_seen_from_its_side()
     {
         await OpenAsync(Acme, "0.00");
-        for (var i = 1; i <= 5; i++) await Ledger.PostAsync(Movements.TopUp(Acme, Money.FromUnits(i), "sandbox", $"pi_{i}", "pm_card_visa"), Cancellation);
+        for (var i = 1; i <= 5; i++) await Ledger.PostAsync(
+            Movements.TopUp(Acme, Money.FromUnits(i), "sandbox", $"pi_{i}", "pm_card_visa"), Cancellation);
         await Ledger.PostAsync(Raw("spend", To("customer:acme", -7), To("revenue:gpu", 7)), Cancellation);
 
         var first = await Transactions.ListAsync(Acme, null, 2, Cancellation);
@@ -228,7 +247,8 @@ public sealed class LedgerTests(PostgresFixture postgres) : BillingTest(postgres
         await using var listener = await Database.OpenConnectionAsync(Cancellation);
         var heard = new List<string>();
         listener.Notification += (_, notification) => heard.Add($"{notification.Channel} {notification.Payload}");
-        await using (var listen = new NpgsqlCommand($"listen {StandingChannel.Name}", listener)) await listen.ExecuteNonQueryAsync(Cancellation);
+        await using (var listen = new NpgsqlCommand($"listen {StandingChannel.Name}", listener)) await listen.ExecuteNonQueryAsync(
+            Cancellation);
         await GrantAsync(Acme, "1.00");
         Assert.True(await listener.WaitAsync(TimeSpan.FromSeconds(10), Cancellation));
         Assert.Equal(["tensormesh_standing acme"], heard);

@@ -71,10 +71,13 @@ public sealed class MeterTests(PostgresFixture postgres) : BillingTest(postgres)
         await OpenAsync(Acme, "100.00");
         for (var i = 0; i < 5; i++) await RunAsync(1, T0.AddSeconds(i));
         var until = T0.AddMinutes(10);
-        var settlements = await Task.WhenAll(Enumerable.Range(0, 20).Select(i => Task.Run(() => Meter.SettleAsync(Acme, until.AddSeconds(-(i % 3)), Cancellation))));
+        var settlements = await Task.WhenAll(
+            Enumerable.Range(0, 20).Select(i => Task.Run(() => Meter.SettleAsync(Acme, until.AddSeconds(-(i % 3)), Cancellation))));
         Assert.Equal(Settlement.Nothing, await Meter.SettleAsync(Acme, until, Cancellation));
 
-        var due = Enumerable.Range(0, 5).Aggregate(Money.Zero, (sum, i) => sum + Rating.Due(TimeSpan.FromMinutes(10) - TimeSpan.FromSeconds(i), Money.Parse("2.50"), 1));
+        var due = Enumerable.Range(0, 5)
+            .Select(i => Rating.Due(TimeSpan.FromMinutes(10) - TimeSpan.FromSeconds(i), Money.Parse("2.50"), 1))
+            .Aggregate(Money.Zero, (sum, cost) => sum + cost);
         Assert.Equal(due, settlements.Aggregate(Money.Zero, (sum, settlement) => sum + settlement.Charged));
         Assert.Equal(Money.Parse("100.00") - due, await PostedAsync());
         Assert.Equal((await StandingAsync()).Posted, (await StandingAsync()).Balance(until));
@@ -99,7 +102,8 @@ public sealed class MeterTests(PostgresFixture postgres) : BillingTest(postgres)
         {
             var account = new AccountId($"story-{story}");
             await OpenAsync(account, "0.00");
-            await Ledger.PostAsync(Movements.CreditGrant(account, new(random.NextInt64(18_000_000_000, 60_000_000_000)), "start", "tests", "x"), Cancellation);
+            await Ledger.PostAsync(
+                Movements.CreditGrant(account, new(random.NextInt64(18_000_000_000, 60_000_000_000)), "start", "tests", "x"), Cancellation);
             var short1 = Policy with { HoldWindow = TimeSpan.FromSeconds(1) };
             var runs = new List<(PodId Pod, int Gpus, DateTimeOffset From)>();
             for (var i = 0; i < random.Next(1, 6); i++)
@@ -139,7 +143,8 @@ public sealed class MeterTests(PostgresFixture postgres) : BillingTest(postgres)
         Assert.Equal(Money.Parse("-20.00"), await SumAsync(MovementType.Uncollected, "expense:uncollected"));
         Assert.Equal(Money.Parse("20.00"), await SumAsync(MovementType.Uncollected, "revenue:gpu"));
         Assert.Equal(20m, await ScalarAsync<decimal>("select uncollected from v_suspension"));
-        Assert.Equal(2L, await ScalarAsync<long>("select jsonb_array_length(details -> 'pods')::bigint from ledger_transaction where type = 'Uncollected'"));
+        Assert.Equal(2L, await ScalarAsync<long>(
+            "select jsonb_array_length(details -> 'pods')::bigint from ledger_transaction where type = 'Uncollected'"));
     }
 
     [Fact]
@@ -147,7 +152,8 @@ public sealed class MeterTests(PostgresFixture postgres) : BillingTest(postgres)
     {
         await OpenAsync(Acme, "10.00");
         await RunAsync(4, T0);
-        Assert.Equal(Money.Zero, (await Meter.SuspendIfExhaustedAsync(Acme, Policy, T0.AddHours(1).AddSeconds(5), Cancellation))!.Uncollected);
+        Assert.Equal(Money.Zero,
+            (await Meter.SuspendIfExhaustedAsync(Acme, Policy, T0.AddHours(1).AddSeconds(5), Cancellation))!.Uncollected);
     }
 
     [Fact]
@@ -155,7 +161,8 @@ public sealed class MeterTests(PostgresFixture postgres) : BillingTest(postgres)
     {
         await OpenAsync(Acme, "10.00");
         await RunAsync(4, T0);
-        var suspensions = await Task.WhenAll(Enumerable.Range(0, 10).Select(_ => Task.Run(() => Meter.SuspendIfExhaustedAsync(Acme, Policy, T0.AddHours(2), Cancellation))));
+        var suspensions = await Task.WhenAll(
+            Enumerable.Range(0, 10).Select(_ => Task.Run(() => Meter.SuspendIfExhaustedAsync(Acme, Policy, T0.AddHours(2), Cancellation))));
         Assert.Single(suspensions, suspension => suspension is not null);
         Assert.Equal(1L, await ScalarAsync<long>("select count(*) from suspension"));
         Assert.Equal(Money.Parse("-10.00"), await SumAsync(MovementType.Uncollected, "expense:uncollected"));
@@ -239,7 +246,8 @@ public sealed class MeterTests(PostgresFixture postgres) : BillingTest(postgres)
         var now = T0.AddHours(24 * 9 + 1);
         // Windows that end at 1 h ($10), at 30 h ($290), and at 100 h, where the balance ends ($700).
         Assert.Equal(
-            new SpendingSummary(Money.Zero, Money.Parse("700.00"), Money.Parse("1000.00"), Money.Parse("1000.00")), await spending.SummaryAsync(Acme, now, Cancellation));
+            new SpendingSummary(Money.Zero, Money.Parse("700.00"), Money.Parse("1000.00"), Money.Parse("1000.00")),
+            await spending.SummaryAsync(Acme, now, Cancellation));
         Assert.Equal(Money.Parse("300.00"), (await spending.SummaryAsync(Acme, T0.AddHours(30), Cancellation))!.MonthToDate);
         Assert.Equal(Money.Zero, (await spending.SummaryAsync(Acme, T0.AddMonths(1), Cancellation))!.MonthToDate);
         Assert.True(await Runs.CloseAsync(pod, T0.AddHours(99), Cancellation));

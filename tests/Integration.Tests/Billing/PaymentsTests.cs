@@ -11,7 +11,8 @@ public sealed class PaymentsTests(PostgresFixture postgres) : BillingTest(postgr
         Assert.Equal(AttachResult.Attached, await Cards.AttachAsync(Acme, "pm_card_visa", Cancellation));
         Assert.Equal(AttachResult.AlreadyAttached, await Cards.AttachAsync(Acme, "pm_card_visa", Cancellation));
         Assert.Equal(AttachResult.Attached, await Cards.AttachAsync(Acme, "pm_card_mastercard", Cancellation));
-        Assert.Equal([("pm_card_visa", true), ("pm_card_mastercard", false)], (await Cards.ListAsync(Acme, Cancellation))!.Select(card => (card.PaymentMethodId, card.IsDefault)));
+        Assert.Equal([("pm_card_visa", true), ("pm_card_mastercard", false)],
+            (await Cards.ListAsync(Acme, Cancellation))!.Select(card => (card.PaymentMethodId, card.IsDefault)));
     }
 
     [Fact]
@@ -29,7 +30,8 @@ public sealed class PaymentsTests(PostgresFixture postgres) : BillingTest(postgr
     {
         await DeclareAsync(Acme);
         string[] tokens = ["pm_card_visa", "pm_card_mastercard", "pm_card_amex"];
-        var results = await Task.WhenAll(Enumerable.Range(0, 30).Select(i => Task.Run(() => Cards.AttachAsync(Acme, tokens[i % 3], Cancellation))));
+        var results = await Task.WhenAll(
+            Enumerable.Range(0, 30).Select(i => Task.Run(() => Cards.AttachAsync(Acme, tokens[i % 3], Cancellation))));
         Assert.Equal(3, results.Count(result => result == AttachResult.Attached));
         Assert.Single((await Cards.ListAsync(Acme, Cancellation))!, card => card.IsDefault);
     }
@@ -75,14 +77,17 @@ public sealed class PaymentsTests(PostgresFixture postgres) : BillingTest(postgr
         Assert.True(await Cards.MakeDefaultAsync(Acme, "pm_card_mastercard", Cancellation));
         Assert.True(await Cards.MakeDefaultAsync(Acme, "pm_card_mastercard", Cancellation));
         Assert.False(await Cards.MakeDefaultAsync(Acme, "pm_card_amex", Cancellation));
-        Assert.Equal("pm_card_mastercard", Assert.Single((await Cards.ListAsync(Acme, Cancellation))!, card => card.IsDefault).PaymentMethodId);
+        Assert.Equal("pm_card_mastercard",
+            Assert.Single((await Cards.ListAsync(Acme, Cancellation))!, card => card.IsDefault).PaymentMethodId);
     }
 
     [Fact]
     public async Task Fifty_top_ups_with_one_key_at_once_credit_once()
     {
         await OpenAsync(Acme, "0.00");
-        var results = await Task.WhenAll(Enumerable.Range(0, 50).Select(_ => Task.Run(() => TopUps.ChargeAsync(Acme, Money.Parse("20.00"), "pm_card_visa", "key", Cancellation))));
+        var results = await Task.WhenAll(
+            Enumerable.Range(0, 50)
+                .Select(_ => Task.Run(() => TopUps.ChargeAsync(Acme, Money.Parse("20.00"), "pm_card_visa", "key", Cancellation))));
         var credited = Assert.Single(results.OfType<TopUpResult.Credited>());
         Assert.Equal(49, results.OfType<TopUpResult.AlreadyCredited>().Count(result => result.PaymentIntentId == credited.PaymentIntentId));
         Assert.Equal(Money.Parse("20.00"), await PostedAsync());

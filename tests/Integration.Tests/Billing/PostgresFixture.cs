@@ -11,10 +11,19 @@ namespace Tensormesh.Integration.Tests.Billing;
 public sealed class PostgresFixture : IAsyncLifetime
 {
     private readonly string directory = Path.Combine(Path.GetTempPath(), $"tensormesh-billing-tests-{Guid.NewGuid():n}");
+    private const string Template = "billing_template";
     private readonly SemaphoreSlim oneAtATime = new(1);
     private PostgresServer? server;
 
-    public async ValueTask InitializeAsync() => server = await PostgresServer.StartAsync(directory, CancellationToken.None);
+    public async ValueTask InitializeAsync()
+    {
+        server = await PostgresServer.StartAsync(directory, CancellationToken.None);
+        // Migrated once; every test gets a copy.
+        await using var template = BillingServices.OpenDataSource(
+            new NpgsqlConnectionStringBuilder(await server.CreateDatabaseAsync(Template, CancellationToken.None)) { Pooling = false }
+                .ConnectionString);
+        await Migrator.MigrateAsync(template, CancellationToken.None);
+    }
 
     /// <summary>A migrated, empty database.</summary>
     public async Task<NpgsqlDataSource> CreateAsync(string name, CancellationToken cancellation)
@@ -22,9 +31,7 @@ public sealed class PostgresFixture : IAsyncLifetime
         await oneAtATime.WaitAsync(cancellation);
         try
         {
-            var source = BillingServices.OpenDataSource(await server!.CreateDatabaseAsync(name.ToLowerInvariant(), cancellation));
-            await Migrator.MigrateAsync(source, cancellation);
-            return source;
+            return BillingServices.OpenDataSource(await server!.CreateDatabaseAsync(name.ToLowerInvariant(), Template, cancellation));
         }
         finally
         {

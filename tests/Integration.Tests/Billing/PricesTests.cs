@@ -34,7 +34,8 @@ public sealed class PricesTests(PostgresFixture postgres) : BillingTest(postgres
         TokenPrice model = new("llama", Money.Parse("0.20"), Money.Parse("0.60"), Money.Parse("0.05"));
         Assert.Single(await Prices.PublishAsync("default", new Dictionary<GpuProduct, Money>(), [model], T0, Cancellation));
         Assert.Empty(await Prices.PublishAsync("default", new Dictionary<GpuProduct, Money>(), [model], T0, Cancellation));
-        Assert.Single(await Prices.PublishAsync("default", new Dictionary<GpuProduct, Money>(), [model with { CachedPerMillion = Money.Zero }], T0, Cancellation));
+        Assert.Single(await Prices.PublishAsync(
+            "default", new Dictionary<GpuProduct, Money>(), [model with { CachedPerMillion = Money.Zero }], T0, Cancellation));
         Assert.Single(await Prices.PublishAsync("default", new Dictionary<GpuProduct, Money>(), [], T0, Cancellation));
         Assert.Equal(3L, await ScalarAsync<long>("select count(*) from v_price"));
         await Assert.ThrowsAsync<ArgumentOutOfRangeException>(() => PublishAsync(T0, (H100, "-1.00")));
@@ -59,7 +60,8 @@ public sealed class PricesTests(PostgresFixture postgres) : BillingTest(postgres
         await Meter.SettleAsync(Acme, T0.AddMinutes(30), Cancellation);
         await Runs.CloseAsync(pod, T0.AddMinutes(50), Cancellation);
 
-        var due = Rating.Due(TimeSpan.FromMinutes(20), Money.Parse("2.50"), 2) + Rating.Due(TimeSpan.FromMinutes(30), Money.Parse("6.00"), 2);
+        var due = Rating.Due(TimeSpan.FromMinutes(20), Money.Parse("2.50"), 2)
+            + Rating.Due(TimeSpan.FromMinutes(30), Money.Parse("6.00"), 2);
         Assert.Equal(Money.Parse("100.00") - due, await PostedAsync());
         Assert.Equal(
             ["2500000000", "2500000000", "6000000000", "6000000000"],
@@ -113,7 +115,8 @@ public sealed class PricesTests(PostgresFixture postgres) : BillingTest(postgres
         await PublishAsync(T0.AddHours(2), (H100, "6.00"));
         Assert.Equal(T0.AddHours(1), Assert.Single(await Runs.ListOpenAsync(deployment, Cancellation)).ChargeUntil);
         Assert.Empty((await StandingAsync()).Holds);
-        Assert.Equal((Money.Zero, Money.Parse("-10.00")), (await PostedAsync(), await SumAsync(MovementType.Uncollected, "expense:uncollected")));
+        Assert.Equal((Money.Zero, Money.Parse("-10.00")),
+            (await PostedAsync(), await SumAsync(MovementType.Uncollected, "expense:uncollected")));
     }
 
     [Fact]
@@ -132,7 +135,9 @@ public sealed class PricesTests(PostgresFixture postgres) : BillingTest(postgres
     {
         await PublishAsync(T0.AddDays(-1), (H100, "1.00"));
         foreach (var name in new[] { "a", "b", "c" }) await OpenAsync(new(name), "500.00");
-        await Parallel.ForEachAsync(Enumerable.Range(0, 60), new ParallelOptions { MaxDegreeOfParallelism = 12, CancellationToken = Cancellation }, async (i, cancellation) =>
+        await Parallel.ForEachAsync(
+            Enumerable.Range(0, 60), new ParallelOptions { MaxDegreeOfParallelism = 12, CancellationToken = Cancellation },
+            async (i, cancellation) =>
         {
             var account = new AccountId("abc"[i % 3].ToString());
             if (i % 10 == 9) await PublishAsync(T0.AddSeconds(i), (H100, $"{1 + i / 10}.50"));

@@ -15,7 +15,8 @@ public sealed class RunIntervalsTests(PostgresFixture postgres) : BillingTest(po
     {
         await OpenAsync(Acme, "10.00");
         var (deployment, pod) = (NewDeployment(), NewPod());
-        var starts = await Task.WhenAll(Enumerable.Range(0, 10).Select(i => Task.Run(() => Runs.OpenAsync(Start(deployment, pod, 1, T0.AddTicks(7)), Cancellation))));
+        var starts = await Task.WhenAll(
+            Enumerable.Range(0, 10).Select(i => Task.Run(() => Runs.OpenAsync(Start(deployment, pod, 1, T0.AddTicks(7)), Cancellation))));
         Assert.Single(starts, first => first);
         Assert.Equal(new OpenRun(pod, deployment, Acme, T0, null), Assert.Single(await Runs.ListOpenAsync(Cancellation)));
         Assert.False(await Runs.OpenAsync(Start(deployment, pod, 4, T0.AddHours(1)), Cancellation));
@@ -26,7 +27,8 @@ public sealed class RunIntervalsTests(PostgresFixture postgres) : BillingTest(po
     {
         await OpenAsync(Acme, "10.00");
         var (_, pod) = await RunAsync(1, T0);
-        var ends = await Task.WhenAll(Enumerable.Range(0, 10).Select(_ => Task.Run(() => Runs.CloseAsync(pod, T0.AddMinutes(12), Cancellation))));
+        var ends = await Task.WhenAll(
+            Enumerable.Range(0, 10).Select(_ => Task.Run(() => Runs.CloseAsync(pod, T0.AddMinutes(12), Cancellation))));
         Assert.Single(ends, ended => ended);
         Assert.Equal(Money.Parse("9.50"), await PostedAsync());
         Assert.False(await Runs.CloseAsync(NewPod(), T0, Cancellation));
@@ -50,7 +52,8 @@ public sealed class RunIntervalsTests(PostgresFixture postgres) : BillingTest(po
         {
             var (_, pod) = await RunAsync(1, T0);
             await Task.WhenAll(
-                Task.Run(() => Runs.CloseAsync(pod, T0.AddMinutes(12), Cancellation)), Task.Run(() => Meter.SettleAsync(Acme, T0.AddMinutes(18), Cancellation)));
+                Task.Run(() => Runs.CloseAsync(pod, T0.AddMinutes(12), Cancellation)),
+                Task.Run(() => Meter.SettleAsync(Acme, T0.AddMinutes(18), Cancellation)));
         }
 
         Assert.Equal(Money.Parse("95.00"), await PostedAsync());
@@ -60,9 +63,11 @@ public sealed class RunIntervalsTests(PostgresFixture postgres) : BillingTest(po
     public async Task A_start_without_any_price_or_account_is_an_error_that_says_so()
     {
         await OpenAsync(Acme, "10.00");
-        var noPrice = await Assert.ThrowsAsync<InvalidOperationException>(() => Runs.OpenAsync(Start(NewDeployment(), NewPod(), 1, T0, product: L40S), Cancellation));
+        var noPrice = await Assert.ThrowsAsync<InvalidOperationException>(
+            () => Runs.OpenAsync(Start(NewDeployment(), NewPod(), 1, T0, product: L40S), Cancellation));
         Assert.Contains("no PriceBook ever named a price", noPrice.Message, StringComparison.Ordinal);
-        var noAccount = await Assert.ThrowsAsync<InvalidOperationException>(() => Runs.OpenAsync(Start(NewDeployment(), NewPod(), 1, T0, new("nobody")), Cancellation));
+        var noAccount = await Assert.ThrowsAsync<InvalidOperationException>(
+            () => Runs.OpenAsync(Start(NewDeployment(), NewPod(), 1, T0, new("nobody")), Cancellation));
         Assert.Contains("account nobody, which the ledger does not know", noAccount.Message, StringComparison.Ordinal);
         Assert.Empty(await Runs.ListOpenAsync(Cancellation));
     }
@@ -73,9 +78,11 @@ public sealed class RunIntervalsTests(PostgresFixture postgres) : BillingTest(po
         await OpenAsync(Acme, "10.00");
         await Accounts.DeclareAsync(Acme, new("Acme Corp", Money.Parse("5.00"), TimeSpan.FromHours(2), "Europe/Berlin"), Cancellation);
         var standing = await StandingAsync();
-        Assert.Equal((new AccountPolicy("Acme Corp", Money.Parse("5.00"), TimeSpan.FromHours(2), "Europe/Berlin"), Money.Parse("10.00")), (standing.Policy, standing.Posted));
+        Assert.Equal((new AccountPolicy("Acme Corp", Money.Parse("5.00"), TimeSpan.FromHours(2), "Europe/Berlin"), Money.Parse("10.00")),
+            (standing.Policy, standing.Posted));
         Assert.Equal([Acme], await Accounts.ListAsync(Cancellation));
-        await Assert.ThrowsAsync<ArgumentException>(() => Accounts.DeclareAsync(Acme, new("Acme", null, null, "Mars/Olympus"), Cancellation));
+        await Assert.ThrowsAsync<ArgumentException>(
+            () => Accounts.DeclareAsync(Acme, new("Acme", null, null, "Mars/Olympus"), Cancellation));
         Assert.Null(await Accounts.ReadStandingAsync(new("nobody"), Cancellation));
         await Task.WhenAll(Enumerable.Range(0, 20).Select(_ => Task.Run(() => DeclareAsync(new("fresh")))));
         Assert.Equal(Money.Zero, await PostedAsync(new("fresh")));
@@ -89,7 +96,8 @@ public sealed class RunIntervalsTests(PostgresFixture postgres) : BillingTest(po
         await Meter.SettleAsync(Acme, T0.AddMinutes(2), Cancellation);
         var standing = (await Accounts.ReadStandingAsync(Acme, deployment, Cancellation))!;
         Assert.Equal(
-            new AccruingInterval(pod, deployment, H100, 3, Money.Parse("2.50"), T0, Money.Parse("0.25"), T0.AddMinutes(2)), Assert.Single(standing.Account.Intervals));
+            new AccruingInterval(pod, deployment, H100, 3, Money.Parse("2.50"), T0, Money.Parse("0.25"), T0.AddMinutes(2)),
+            Assert.Single(standing.Account.Intervals));
         Assert.Equal(new CreditHold(deployment, Acme, H100, 3, Money.Parse("2.50"), Money.Parse("7.25"), T0), standing.Hold);
         Assert.Equal(new Card("pm_card_visa", "Visa", "4242", 12, 2040, true, T0), Assert.Single(standing.Account.Cards.Cards));
         Assert.Equal(Money.Parse("0.25"), standing.SettledCost);

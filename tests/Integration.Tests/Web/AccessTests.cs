@@ -95,12 +95,14 @@ public sealed class AccessTests(WebServer server)
         {
             var whole = With(_ => { })(account).Split('.');
             return $"{Base64Url.EncodeToString("""{"alg":"none"}"""u8)}.{whole[1]}.";
-        });
+        }
+        );
         yield return ("with the claims changed after signing", account =>
         {
             var (mine, other) = (With(_ => { })(account).Split('.'), With(claims => claims["role"] = "SUPER_ADMIN")(account).Split('.'));
             return $"{mine[0]}.{other[1]}.{mine[2]}";
-        });
+        }
+        );
         yield return ("no token at all", _ => "rubbish");
     }
 

@@ -70,7 +70,8 @@ public sealed class MoneyRoutesTests(WebServer server)
         var product = new GpuProduct($"NVIDIA-H200-{account}");
         var now = TimeProvider.System.GetUtcNow();
         await server.Services.GetRequiredService<Prices>().PublishAsync("usage-test", new Dictionary<GpuProduct,
-            Money> { [product] = Money.Parse("2.00") }, [], now.AddHours(-2), CancellationToken.None);
+            Money>
+        { [product] = Money.Parse("2.00") }, [], now.AddHours(-2), CancellationToken.None);
         await server.Services.GetRequiredService<RunIntervals>().OpenAsync(
             new RunStart
             {

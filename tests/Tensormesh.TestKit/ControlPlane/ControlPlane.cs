@@ -35,7 +35,8 @@ internal sealed class ControlPlane : IAsyncDisposable
         _binaries = binaries;
         _network = network;
         var ports = FreePorts.Take(5);
-        (_etcdPort, EtcdPeerPort, _apiServerPort, ControllerManagerPort, SchedulerPort) = (ports[0], ports[1], ports[2], ports[3], ports[4]);
+        (_etcdPort, EtcdPeerPort, _apiServerPort, ControllerManagerPort, SchedulerPort) =
+            (ports[0], ports[1], ports[2], ports[3], ports[4]);
         BindAddress = realNode ? network.HostAddress : IPAddress.Loopback;
         ApiServer = new Uri($"https://{BindAddress}:{_apiServerPort}");
         Credentials = Credentials.Create(
@@ -118,7 +119,8 @@ internal sealed class ControlPlane : IAsyncDisposable
 
     private async Task StartControllerManagerAsync()
     {
-        var kubeconfig = WriteUserKubeconfig(Path.Combine(_record.Directory, "pki", "controller-manager.conf"), "system:kube-controller-manager");
+        var kubeconfig = WriteUserKubeconfig(
+            Path.Combine(_record.Directory, "pki", "controller-manager.conf"), "system:kube-controller-manager");
 
         // Few workers and a low rate would make it a slow peer to measure against; short node periods make a lost node's tests short
         // (20 s until it counts as lost, and 30 s more that pods tolerate).

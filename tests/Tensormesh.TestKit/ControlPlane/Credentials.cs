@@ -38,7 +38,10 @@ internal sealed class Credentials : IDisposable
     public string AuthorityPem => _authority.ExportCertificatePem();
     public X509Certificate2 Authority => _authority;
 
-    /// <summary>Writes the authority, the API server's certificates and the token file into the folder, readable by the owner alone.</summary>
+    /// <summary>
+    /// Writes the authority, the API server's certificates and the token file into the folder, readable by the owner
+    /// alone.
+    /// </summary>
     public static Credentials Create(string folder, IEnumerable<IPAddress> servingAddresses)
     {
         Directory.CreateDirectory(folder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);

@@ -8,7 +8,8 @@ internal static class Kubeconfig
     public static string WithToken(Uri server, string authorityPem, string user, string token) =>
         Render(server, authorityPem, user, $"token: {token}");
 
-    public static string WithCertificate(Uri server, string authorityPem, string user, (string CertificatePem, string KeyPem) certificate) =>
+    public static string WithCertificate(
+        Uri server, string authorityPem, string user, (string CertificatePem, string KeyPem) certificate) =>
         Render(server, authorityPem, user,
             $"client-certificate-data: {Base64(certificate.CertificatePem)}\n    client-key-data: {Base64(certificate.KeyPem)}");
 

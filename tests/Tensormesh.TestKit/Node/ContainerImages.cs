@@ -53,7 +53,9 @@ internal static class ContainerImages
             ["os"] = "linux",
             ["config"] = new Dictionary<string, object>
             {
-                ["Entrypoint"] = entrypoint, ["Env"] = new[] { "PATH=/bin:/usr/bin" }, ["WorkingDir"] = "/",
+                ["Entrypoint"] = entrypoint,
+                ["Env"] = new[] { "PATH=/bin:/usr/bin" },
+                ["WorkingDir"] = "/",
             },
             ["rootfs"] = new Dictionary<string, object> { ["type"] = "layers", ["diff_ids"] = new[] { "sha256:" + digest } },
         });

@@ -28,7 +28,10 @@ internal sealed class NodeConfiguration(string folder, string cgroup, NodeNetwor
         version = 2
         root = "{folder}/containerd"
         state = "/run/containerd"
-        disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
+        disabled_plugins = [
+          "io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs",
+          "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+        ]
         [grpc]
           address = "{ContainerdSocket}"
         [plugins."io.containerd.grpc.v1.cri"]

@@ -26,9 +26,12 @@ internal sealed class NodeNamespace : IAsyncDisposable
         try
         {
             await unshare.WaitUntilAsync(
-                "ready", _ => Task.FromResult(File.Exists(Path.Combine(folder, "namespace-ready"))), TimeSpan.FromSeconds(20), cancellation);
+                "ready", _ => Task.FromResult(File.Exists(Path.Combine(folder, "namespace-ready"))),
+                TimeSpan.FromSeconds(20), cancellation);
             var first = ProcFs.ChildrenOf(unshare.Identity.Pid).Single();
-            record.Add(ProcFs.Identify(first, "node-namespace-first") ?? throw new InvalidOperationException("The node's namespace ended at once."));
+            record.Add(
+                ProcFs.Identify(first, "node-namespace-first")
+                ?? throw new InvalidOperationException("The node's namespace ended at once."));
             var node = new NodeNamespace(record, unshare, first);
             await node.ConnectAsync(network, cancellation);
             return node;
@@ -76,11 +79,13 @@ internal sealed class NodeNamespace : IAsyncDisposable
         [
             "-c",
             $"ip address add {network.NodeAddress}/32 dev eth0 && ip link set eth0 up && ip route add {network.HostAddress}/32 dev eth0 "
-            + $"&& ip route add {ControlPlane.FirstServiceAddress}/32 via {network.HostAddress} dev eth0 && ip route add unreachable default "
+            + $"&& ip route add {ControlPlane.FirstServiceAddress}/32 via {network.HostAddress} dev eth0 "
+            + "&& ip route add unreachable default "
             + "&& echo 1 >/proc/sys/net/ipv4/ip_forward",
         ], cancellation);
         await Command.RunAsync($"ip route add {network.NodeAddress}/32 dev {host} src {network.HostAddress}", cancellation);
-        await Command.RunAsync($"ip route add {network.PodRange} via {network.NodeAddress} dev {host} src {network.HostAddress}", cancellation);
+        await Command.RunAsync(
+            $"ip route add {network.PodRange} via {network.NodeAddress} dev {host} src {network.HostAddress}", cancellation);
     }
 
     private string[] Enter() => ["--target", $"{_firstPid}", "--mount", "--net", "--pid", "--"];

@@ -57,7 +57,8 @@ internal sealed class RealNode : IAsyncDisposable
     public static async Task<string?> WhyNotHereAsync(CancellationToken cancellation)
     {
         var (exitCode, output) = await Command.TryRunAsync(
-            "unshare", ["--mount", "--net", "--pid", "--fork", "--mount-proc", "sh", "-c", "mount -t tmpfs probe /run && ip link set lo up"],
+            "unshare", ["--mount", "--net", "--pid", "--fork", "--mount-proc", "sh", "-c",
+                "mount -t tmpfs probe /run && ip link set lo up"],
             line: null, cancellation);
         return exitCode == 0 ? null : $"this machine refuses namespaces to root: {output.Trim()}";
     }
@@ -109,7 +110,8 @@ internal sealed class RealNode : IAsyncDisposable
     {
         var proxy = await _namespace.StartAsync("kube-proxy", _binaries.Proxy, ["--config", _configuration.ProxyFile]);
         _processes.Add(proxy);
-        await proxy.WaitUntilAsync($"part of a Ready node with {GpuCount} GPUs", stop => HasGpusAsync(client, stop), StartLimit, cancellation);
+        await proxy.WaitUntilAsync(
+            $"part of a Ready node with {GpuCount} GPUs", stop => HasGpusAsync(client, stop), StartLimit, cancellation);
     }
 
     /// <summary>Takes a node that joined and then failed out of the cluster's books.</summary>
@@ -166,8 +168,10 @@ internal sealed class RealNode : IAsyncDisposable
     {
         List<string> arguments =
         [
-            "--config", _configuration.KubeletFile, "--kubeconfig", _configuration.KubeletKubeconfig, "--root-dir", _configuration.KubeletRoot,
-            "--cert-dir", Path.Combine(_configuration.KubeletRoot, "pki"), "--hostname-override", Name, "--node-ip", $"{_network.NodeAddress}",
+            "--config", _configuration.KubeletFile, "--kubeconfig", _configuration.KubeletKubeconfig,
+            "--root-dir", _configuration.KubeletRoot,
+            "--cert-dir", Path.Combine(_configuration.KubeletRoot, "pki"), "--hostname-override", Name,
+            "--node-ip", $"{_network.NodeAddress}",
             "--container-runtime-endpoint", $"unix://{_configuration.ContainerdSocket}",
             "--node-labels", string.Join(',', Labels.Select(label => $"{label.Key}={label.Value}")),
         ];

@@ -41,7 +41,8 @@ public sealed class PostgresServer : IAsyncDisposable
     public string LogFile => log;
 
     /// <param name="directory">Made if missing. Holds the data and the log.</param>
-    /// <exception cref="InvalidOperationException">No Postgres binaries, or the server did not start: the message carries the end of its log.</exception>
+    /// <exception cref="InvalidOperationException">No Postgres binaries, or the server did not start: the message carries the end of its
+    /// log.</exception>
     public static async Task<PostgresServer> StartAsync(string directory, CancellationToken cancellation)
     {
         directory = Path.GetFullPath(directory);
@@ -69,12 +70,18 @@ public sealed class PostgresServer : IAsyncDisposable
 
     /// <summary>Makes an empty database; one that is there under this name is dropped first, with its sessions.</summary>
     /// <returns>Its connection string.</returns>
-    public async Task<string> CreateDatabaseAsync(string name, CancellationToken cancellation)
+    public Task<string> CreateDatabaseAsync(string name, CancellationToken cancellation)
+        => CreateDatabaseAsync(name, "template1", cancellation);
+
+    /// <summary>The same, as a copy of another database, which nobody may be connected to.</summary>
+    public async Task<string> CreateDatabaseAsync(string name, string template, CancellationToken cancellation)
     {
         await using var connection = new NpgsqlConnection(ConnectionString);
         await connection.OpenAsync(cancellation);
-        var quoted = '"' + name.Replace("\"", "\"\"", StringComparison.Ordinal) + '"';
-        foreach (var sql in new[] { $"drop database if exists {quoted} with (force)", $"create database {quoted}" })
+        foreach (var sql in new[]
+        {
+            $"drop database if exists {Quoted(name)} with (force)", $"create database {Quoted(name)} template {Quoted(template)}",
+        })
         {
             await using var command = new NpgsqlCommand(sql, connection);
             await command.ExecuteNonQueryAsync(cancellation);
@@ -83,7 +90,8 @@ public sealed class PostgresServer : IAsyncDisposable
         return ConnectionStringTo(name);
     }
 
-    /// <summary>Ends every session and stops. The data stays; <see cref="RestartAsync"/> brings it back on the same port. Nothing happens when it is stopped.</summary>
+    /// <summary>Ends every session and stops. The data stays; <see cref="RestartAsync"/> brings it back on the same port. Nothing happens
+    /// when it is stopped.</summary>
     public Task StopAsync() => StopAsync(immediate: false);
 
     /// <summary>Stops as a crash would, without a checkpoint: the next start recovers from the log.</summary>
@@ -115,6 +123,8 @@ public sealed class PostgresServer : IAsyncDisposable
         log_line_prefix = '%m [%p] %d '
         """;
 
+    private static string Quoted(string name) => '"' + name.Replace("\"", "\"\"", StringComparison.Ordinal) + '"';
+
     private string ConnectionStringTo(string database) => new NpgsqlConnectionStringBuilder
     {
         Host = "127.0.0.1",
@@ -136,7 +146,8 @@ public sealed class PostgresServer : IAsyncDisposable
                 await StartOnAsync(port, cancellation);
                 return;
             }
-            catch (InvalidOperationException failure) when (attempt < StartAttempts && failure.Message.Contains("could not bind", StringComparison.Ordinal))
+            catch (InvalidOperationException failure) when (
+                attempt < StartAttempts && failure.Message.Contains("could not bind", StringComparison.Ordinal))
             {
             }
         }
@@ -161,10 +172,12 @@ public sealed class PostgresServer : IAsyncDisposable
         if (!File.Exists(Path.Combine(data, "postmaster.pid"))) return;
         try
         {
-            await PostgresToolAsync("pg_ctl", ["stop", "-D", data, "-m", immediate ? "immediate" : "fast", "-w", "-t", "60"], CancellationToken.None);
+            await PostgresToolAsync(
+                "pg_ctl", ["stop", "-D", data, "-m", immediate ? "immediate" : "fast", "-w", "-t", "60"], CancellationToken.None);
         }
         catch (InvalidOperationException failure) when (
-            failure.Message.Contains("No such process", StringComparison.Ordinal) || failure.Message.Contains("PID file", StringComparison.Ordinal))
+            failure.Message.Contains("No such process", StringComparison.Ordinal)
+                || failure.Message.Contains("PID file", StringComparison.Ordinal))
         {
             // The file outlived its process, or the process ended between our look and the signal.
         }
@@ -175,7 +188,8 @@ public sealed class PostgresServer : IAsyncDisposable
         var path = Path.Combine(binaries, tool);
         // initdb and postgres refuse to run as root.
         return Environment.IsPrivilegedProcess
-            ? RunAsync("setpriv", [$"--reuid={UnprivilegedUser}", $"--regid={UnprivilegedUser}", "--init-groups", "--", path, .. arguments], cancellation)
+            ? RunAsync("setpriv",
+                [$"--reuid={UnprivilegedUser}", $"--regid={UnprivilegedUser}", "--init-groups", "--", path, .. arguments], cancellation)
             : RunAsync(path, arguments, cancellation);
     }
 
@@ -184,7 +198,8 @@ public sealed class PostgresServer : IAsyncDisposable
         var start = new ProcessStartInfo(file) { RedirectStandardOutput = true, RedirectStandardError = true, WorkingDirectory = "/" };
         foreach (var argument in arguments) start.ArgumentList.Add(argument);
         start.Environment["LC_ALL"] = "C";
-        foreach (var name in start.Environment.Keys.Where(name => name.StartsWith("PG", StringComparison.Ordinal)).ToList()) start.Environment.Remove(name);
+        foreach (var name in start.Environment.Keys.Where(name => name.StartsWith("PG", StringComparison.Ordinal))
+            .ToList()) start.Environment.Remove(name);
 
         using var deadline = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         deadline.CancelAfter(CommandTimeout);
@@ -194,7 +209,8 @@ public sealed class PostgresServer : IAsyncDisposable
         await process.WaitForExitAsync(deadline.Token);
         if (process.ExitCode != 0)
         {
-            throw new InvalidOperationException($"{file} {string.Join(' ', arguments)} exited with {process.ExitCode}: {await error}{await output}");
+            throw new InvalidOperationException(
+                $"{file} {string.Join(' ', arguments)} exited with {process.ExitCode}: {await error}{await output}");
         }
     }
 
@@ -202,11 +218,14 @@ public sealed class PostgresServer : IAsyncDisposable
     {
         var versioned = Directory.Exists("/usr/lib/postgresql")
             ? Directory.GetDirectories("/usr/lib/postgresql")
-                .OrderByDescending(path => int.TryParse(Path.GetFileName(path), out var version) ? version : 0).Select(path => Path.Combine(path, "bin"))
+                .OrderByDescending(path => int.TryParse(Path.GetFileName(path), out var version) ? version : 0)
+                    .Select(path => Path.Combine(path, "bin"))
             : [];
         var onPath = (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':', StringSplitOptions.RemoveEmptyEntries);
-        return versioned.Concat(onPath).FirstOrDefault(path => File.Exists(Path.Combine(path, "initdb")) && File.Exists(Path.Combine(path, "postgres")))
-            ?? throw new InvalidOperationException("no Postgres binaries: install the package 'postgresql' (initdb and postgres under /usr/lib/postgresql/*/bin or on PATH)");
+        return versioned.Concat(onPath)
+            .FirstOrDefault(path => File.Exists(Path.Combine(path, "initdb")) && File.Exists(Path.Combine(path, "postgres")))
+            ?? throw new InvalidOperationException(
+                "no Postgres binaries: install the package 'postgresql' (initdb and postgres under /usr/lib/postgresql/*/bin or on PATH)");
     }
 
     /// <summary>

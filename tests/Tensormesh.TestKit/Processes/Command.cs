@@ -2,7 +2,10 @@ using System.Diagnostics;
 
 namespace Tensormesh.TestKit;
 
-/// <summary>Runs a command to its end. A non-zero exit is an <see cref="InvalidOperationException"/> with the command and what it printed.</summary>
+/// <summary>
+/// Runs a command to its end. A non-zero exit is an <see cref="InvalidOperationException"/> with the command and
+/// what it printed.
+/// </summary>
 internal static class Command
 {
     public static async Task<string> RunAsync(string file, IEnumerable<string> arguments, CancellationToken cancellation)
@@ -23,7 +26,12 @@ internal static class Command
     public static async Task<(int ExitCode, string Output)> TryRunAsync(
         string file, IEnumerable<string> arguments, Action<string>? line, CancellationToken cancellation)
     {
-        var start = new ProcessStartInfo(file) { RedirectStandardOutput = true, RedirectStandardError = true, RedirectStandardInput = true };
+        var start = new ProcessStartInfo(file)
+        {
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+            RedirectStandardInput = true,
+        };
         foreach (var argument in arguments)
             start.ArgumentList.Add(argument);
         start.Environment["DEBIAN_FRONTEND"] = "noninteractive";

@@ -41,7 +41,8 @@ internal sealed class DevProcess : IAsyncDisposable
     }
 
     /// <summary>Polls until the condition holds; a process that dies meanwhile, or a passed limit, throws with the log's end.</summary>
-    public async Task WaitUntilAsync(string what, Func<CancellationToken, Task<bool>> condition, TimeSpan limit, CancellationToken cancellation)
+    public async Task WaitUntilAsync(
+        string what, Func<CancellationToken, Task<bool>> condition, TimeSpan limit, CancellationToken cancellation)
     {
         var began = Stopwatch.GetTimestamp();
         while (!await condition(cancellation))

@@ -59,7 +59,8 @@ internal static partial class ProcFs
 
     public static IEnumerable<int> AllPids() =>
         Directory.EnumerateDirectories("/proc")
-            .Select(folder => int.TryParse(Path.GetFileName(folder), NumberStyles.None, CultureInfo.InvariantCulture, out var pid) ? pid : 0)
+            .Select(Path.GetFileName)
+            .Select(name => int.TryParse(name, NumberStyles.None, CultureInfo.InvariantCulture, out var pid) ? pid : 0)
             .Where(pid => pid > 0);
 
     private static (char State, int Parent, long StartTicks)? ReadStat(int pid)

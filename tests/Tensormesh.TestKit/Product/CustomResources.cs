@@ -11,30 +11,36 @@ public static class CustomResources
     private static readonly TimeSpan EstablishLimit = TimeSpan.FromSeconds(30);
 
     /// <summary>Applies every file of the folder and waits until the server serves the kinds.</summary>
-    public static async Task ApplyAsync(IKubernetes client, string folder, CancellationToken cancellation)
+    /// <returns>The definitions that were not there before.</returns>
+    public static async Task<IReadOnlyList<string>> ApplyAsync(IKubernetes client, string folder, CancellationToken cancellation)
     {
+        List<string> created = [];
         foreach (var file in Directory.EnumerateFiles(folder, "*.yaml").Order(StringComparer.Ordinal))
         {
             var definition = KubernetesYaml.Deserialize<V1CustomResourceDefinition>(await File.ReadAllTextAsync(file, cancellation));
-            await CreateOrReplaceAsync(client, definition, cancellation);
+            if (await CreateOrReplaceAsync(client, definition, cancellation)) created.Add(definition.Metadata.Name);
             await WaitUntilEstablishedAsync(client, definition.Metadata.Name, cancellation);
         }
+
+        return created;
     }
 
     /// <summary>
     /// A plain create or replace: a server from before 1.25 drops the CEL rules it does not know, where server-side apply would refuse the whole file for them.
     /// </summary>
-    private static async Task CreateOrReplaceAsync(IKubernetes client, V1CustomResourceDefinition definition, CancellationToken cancellation)
+    private static async Task<bool> CreateOrReplaceAsync(IKubernetes client, V1CustomResourceDefinition definition, CancellationToken cancellation)
     {
         try
         {
             await client.ApiextensionsV1.CreateCustomResourceDefinitionAsync(definition, cancellationToken: cancellation);
+            return true;
         }
         catch (HttpOperationException exists) when (exists.Response.StatusCode == HttpStatusCode.Conflict)
         {
             var current = await client.ApiextensionsV1.ReadCustomResourceDefinitionAsync(definition.Metadata.Name, cancellationToken: cancellation);
             definition.Metadata.ResourceVersion = current.Metadata.ResourceVersion;
             await client.ApiextensionsV1.ReplaceCustomResourceDefinitionAsync(definition, definition.Metadata.Name, cancellationToken: cancellation);
+            return false;
         }
     }
 

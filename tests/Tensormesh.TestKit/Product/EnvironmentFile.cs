@@ -19,6 +19,7 @@ public static class EnvironmentFile
             export TENSORMESH_OPERATOR_LOG={product.OperatorLog}
             export TENSORMESH_WEB_LOG={product.WebLog}
             export TENSORMESH_HOLD_SECONDS={(int)product.Options.HoldWindow.TotalSeconds}
+            export TENSORMESH_USERS_OWN_CLUSTER={(cluster.IsUsersOwn ? 1 : 0)}
             export TENSORMESH_REAL_NODE={(cluster.HasRealNode ? 1 : 0)}
 
             """;

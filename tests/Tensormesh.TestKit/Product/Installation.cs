@@ -16,6 +16,15 @@ public sealed record InstallationOptions
     public TimeSpan SettlementLag { get; init; } = TimeSpan.FromSeconds(5);
     public TimeSpan SuspensionTolerance { get; init; } = TimeSpan.FromSeconds(5);
     public bool Webhook { get; init; } = true;
+    /// <summary>Seconds instead of an hour, so that running out of money can be watched.</summary>
+    public static InstallationOptions Quick { get; } = new()
+    {
+        HoldWindow = TimeSpan.FromSeconds(30),
+        MinimumRun = TimeSpan.FromSeconds(5),
+        SettlementInterval = TimeSpan.FromSeconds(5),
+        SettlementLag = TimeSpan.FromSeconds(2),
+    };
+
     /// <summary>Name of the database in the cluster's private Postgres.</summary>
     public string Database { get; init; } = "billing";
 }
@@ -30,6 +39,8 @@ public sealed class Installation : IAsyncDisposable
     private readonly DevCluster cluster;
     private readonly string signingKey = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(32));
     private readonly int webhookPort;
+    private IReadOnlyList<string> createdDefinitions = [];
+    private bool createdNamespace;
     private DevProcess? operatorProcess;
     private DevProcess? webProcess;
 
@@ -75,8 +86,8 @@ public sealed class Installation : IAsyncDisposable
         var installation = new Installation(cluster, options, connection, FreePorts.Take(4));
         try
         {
-            await CustomResources.ApplyAsync(cluster.Client, Repository.Folder("crds"), cancellation);
-            await EnsureNamespaceAsync(cluster.Client, cancellation);
+            installation.createdDefinitions = await CustomResources.ApplyAsync(cluster.Client, Repository.Folder("crds"), cancellation);
+            installation.createdNamespace = await EnsureNamespaceAsync(cluster.Client, cancellation);
             await installation.StartOperatorAsync(cancellation);
             say($"operator ready: metrics at {installation.MetricsUrl}");
             await installation.StartWebAsync(cancellation);
@@ -142,6 +153,8 @@ public sealed class Installation : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
+        // A dev cluster goes as a whole; a cluster of the user's own gets back to what it was. While the operator still runs: it is what lets go of finalizers.
+        if (cluster.IsUsersOwn && operatorProcess is not null) await UninstallAsync();
         await StopOperatorAsync();
         if (webProcess is { } web)
         {
@@ -225,14 +238,41 @@ public sealed class Installation : IAsyncDisposable
         }
     }
 
-    private static async Task EnsureNamespaceAsync(IKubernetes client, CancellationToken cancellation)
+    /// <summary>Removes what this installation created, and nothing that was there before.</summary>
+    private async Task UninstallAsync()
+    {
+        using var limit = new CancellationTokenSource(StartLimit);
+        try
+        {
+            foreach (var name in createdDefinitions) await cluster.Client.ApiextensionsV1.DeleteCustomResourceDefinitionAsync(name, cancellationToken: limit.Token);
+            while ((await cluster.Client.ApiextensionsV1.ListCustomResourceDefinitionAsync(cancellationToken: limit.Token)).Items.Any(left => createdDefinitions.Contains(left.Metadata.Name)))
+            {
+                await Task.Delay(TimeSpan.FromMilliseconds(200), TimeProvider.System, limit.Token);
+            }
+
+            if (!createdNamespace) return;
+            await cluster.Client.CoreV1.DeleteNamespaceAsync(Namespace, cancellationToken: limit.Token);
+            while ((await cluster.Client.CoreV1.ListNamespaceAsync(cancellationToken: limit.Token)).Items.Any(left => left.Metadata.Name == Namespace))
+            {
+                await Task.Delay(TimeSpan.FromMilliseconds(200), TimeProvider.System, limit.Token);
+            }
+        }
+        catch (Exception fault) when (fault is HttpOperationException or HttpRequestException or OperationCanceledException)
+        {
+            await Console.Error.WriteLineAsync($"not everything that was installed could be removed: {fault.Message}");
+        }
+    }
+
+    private static async Task<bool> EnsureNamespaceAsync(IKubernetes client, CancellationToken cancellation)
     {
         try
         {
             await client.CoreV1.CreateNamespaceAsync(new V1Namespace { Metadata = new V1ObjectMeta { Name = Namespace } }, cancellationToken: cancellation);
+            return true;
         }
         catch (HttpOperationException exists) when (exists.Response.StatusCode == HttpStatusCode.Conflict)
         {
+            return false;
         }
     }
 }

@@ -44,7 +44,8 @@ internal sealed partial class ControlPlaneBinaries
                 return await OpenAsync(assets, cancellation);
 
             // The convention promises no more than etcd and the API server, and without the others a Deployment makes no pod.
-            say($"KUBEBUILDER_ASSETS={assets} lacks {string.Join(", ", Needed.Where(name => !File.Exists(Path.Combine(assets, name))))}: not used");
+            var missing = Needed.Where(name => !File.Exists(Path.Combine(assets, name)));
+            say($"KUBEBUILDER_ASSETS={assets} lacks {string.Join(", ", missing)}: not used");
         }
 
         var built = Path.Combine(StateRoot.CacheDirectory, "kubernetes");
@@ -70,7 +71,8 @@ internal sealed partial class ControlPlaneBinaries
         {
             throw new InvalidOperationException(
                 "There is no Kubernetes control plane here: no TENSORMESH_KUBECONFIG, no KUBEBUILDER_ASSETS with all programs, nothing in "
-                + $"{StateRoot.CacheDirectory}, and the release archives are out of reach. Building it needs root on Debian 12: run the same command "
+                + $"{StateRoot.CacheDirectory}, and the release archives are out of reach. "
+                + "Building it needs root on Debian 12: run the same command "
                 + "with sudo once, or start a cluster (`kind create cluster`) and name its kubeconfig in TENSORMESH_KUBECONFIG.");
         }
 

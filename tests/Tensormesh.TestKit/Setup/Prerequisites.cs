@@ -25,7 +25,8 @@ internal static class Prerequisites
 
     private static readonly Package[] Build =
     [
-        new("golang-go", "go"), new("dpkg-dev", "dpkg-source"), new("rsync", "rsync"), new("jq", "jq"), new("make", "make"), new("gcc", "gcc"),
+        new("golang-go", "go"), new("dpkg-dev", "dpkg-source"), new("rsync", "rsync"), new("jq", "jq"), new("make", "make"), new(
+            "gcc", "gcc"),
         new("libc6-dev", "/usr/include/stdlib.h"), new("binutils", "strip"),
         new("golang-github-modern-go-reflect2-dev", "/usr/share/gocode/src/github.com/modern-go/reflect2"),
     ];
@@ -50,15 +51,18 @@ internal static class Prerequisites
         if (Command.Find("apt-get") is not { } apt)
         {
             throw new InvalidOperationException(
-                $"The dev cluster needs what these Debian packages hold: {names}. This system has no apt-get: install them by its own means, "
+                $"The dev cluster needs what these Debian packages hold: {names}. "
+                + "This system has no apt-get: install them by its own means, "
                 + "or name a cluster of your own (kind, for one) in TENSORMESH_KUBECONFIG.");
         }
 
         if (!Environment.IsPrivilegedProcess)
-            throw new InvalidOperationException($"The dev cluster needs packages that are not installed. Run: sudo apt-get install -y {names}");
+            throw new InvalidOperationException(
+                $"The dev cluster needs packages that are not installed. Run: sudo apt-get install -y {names}");
 
         // Two starts at once would meet at dpkg's lock.
-        await using var onlyOne = await StateRoot.LockAsync(Path.Combine(StateRoot.CacheDirectory, "apt.lock"), waiting: null, cancellation);
+        await using var onlyOne = await StateRoot.LockAsync(
+            Path.Combine(StateRoot.CacheDirectory, "apt.lock"), waiting: null, cancellation);
         say($"installing {names}");
         await RefuseMainPostgresClusterAsync(cancellation);
         var (updated, updateOutput) = await Command.TryRunAsync(apt, ["update", "-q"], line: null, cancellation);
@@ -67,7 +71,8 @@ internal static class Prerequisites
         if (installed != 0)
         {
             throw new InvalidOperationException(
-                $"apt-get could not install {names}: {Tail(output)}" + (updated == 0 ? "" : $"\napt-get update failed before: {Tail(updateOutput)}"));
+                $"apt-get could not install {names}: {Tail(output)}"
+                + (updated == 0 ? "" : $"\napt-get update failed before: {Tail(updateOutput)}"));
         }
     }
 
@@ -86,7 +91,8 @@ internal static class Prerequisites
             return Command.Find(proof) is not null;
         if (!proof.Contains('*', StringComparison.Ordinal))
             return Path.Exists(proof);
-        var (before, after) = (proof[..proof.IndexOf('*', StringComparison.Ordinal)], proof[(proof.IndexOf('*', StringComparison.Ordinal) + 2)..]);
+        var (before, after) = (
+            proof[..proof.IndexOf('*', StringComparison.Ordinal)], proof[(proof.IndexOf('*', StringComparison.Ordinal) + 2)..]);
         return Directory.Exists(before) && Directory.EnumerateDirectories(before).Any(folder => Path.Exists(Path.Combine(folder, after)));
     }
 

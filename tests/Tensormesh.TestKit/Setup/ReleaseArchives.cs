@@ -14,10 +14,12 @@ internal static class ReleaseArchives
     private static readonly TimeSpan ReachLimit = TimeSpan.FromSeconds(4);
     private static readonly TimeSpan FetchLimit = TimeSpan.FromMinutes(10);
 
-    private static readonly string Architecture = RuntimeInformation.OSArchitecture == System.Runtime.InteropServices.Architecture.Arm64 ? "arm64" : "amd64";
+    private static readonly string Architecture =
+        RuntimeInformation.OSArchitecture == System.Runtime.InteropServices.Architecture.Arm64 ? "arm64" : "amd64";
 
     private static readonly Uri Envtest = new(
-        $"https://github.com/kubernetes-sigs/controller-tools/releases/download/envtest-{Version}/envtest-{Version}-linux-{Architecture}.tar.gz");
+        "https://github.com/kubernetes-sigs/controller-tools/releases/download/"
+        + $"envtest-{Version}/envtest-{Version}-linux-{Architecture}.tar.gz");
 
     private static readonly string[] Programs = ["kube-controller-manager", "kube-scheduler"];
 
@@ -75,8 +77,9 @@ internal static class ReleaseArchives
 
     private static async Task FetchProgramAsync(HttpClient client, string program, string folder, CancellationToken cancellation)
     {
+        var source = new Uri($"https://dl.k8s.io/{Version}/bin/linux/{Architecture}/{program}");
         var file = Path.Combine(folder, program);
-        await using (var body = await client.GetStreamAsync(new Uri($"https://dl.k8s.io/{Version}/bin/linux/{Architecture}/{program}"), cancellation))
+        await using (var body = await client.GetStreamAsync(source, cancellation))
         await using (var target = File.Create(file))
             await body.CopyToAsync(target, cancellation);
         File.SetUnixFileMode(file, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute | UnixFileMode.GroupRead

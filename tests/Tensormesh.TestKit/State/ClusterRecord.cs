@@ -29,7 +29,8 @@ internal sealed class ClusterRecord
     /// <param name="CgroupName">The cgroup, in every hierarchy, under which the node's containers run; null without a real node.</param>
     internal sealed record Content(
         string Id, string Directory, ProcessIdentity Owner, string BootId,
-        IReadOnlyList<ProcessIdentity> Processes, IReadOnlyList<string> Interfaces, IReadOnlyList<string> LoopbackAddresses, string? CgroupName);
+        IReadOnlyList<ProcessIdentity> Processes, IReadOnlyList<string> Interfaces,
+        IReadOnlyList<string> LoopbackAddresses, string? CgroupName);
 
     public string Id => _content.Id;
     public string Directory => _content.Directory;

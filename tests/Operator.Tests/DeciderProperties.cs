@@ -108,6 +108,8 @@ public sealed class DeciderProperties
             {
                 case ClusterChange.AddFinalizer: deployment.Metadata.Finalizers = [WellKnown.MeteringFinalizer]; break;
                 case ClusterChange.RemoveFinalizer: deployment.Metadata.Finalizers = []; break;
+                // Nobody else has the name.
+                case ClusterChange.ClaimName: break;
                 case ClusterChange.PlaceHold place: Hold = A.Hold(place.Request.Gpus, place.Request.Product, 0); break;
                 case ClusterChange.ReleaseHold: Hold = null; break;
                 case ClusterChange.SuspendAccount or ClusterChange.SuspendDeployment:

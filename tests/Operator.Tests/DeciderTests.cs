@@ -16,6 +16,7 @@ public sealed class DeciderTests
 
         Assert.IsType<Verdict.Admit>(decision.Verdict);
         Assert.Collection(decision.Changes,
+            change => Assert.Equal("trainer", Assert.IsType<ClusterChange.ClaimName>(change).Name),
             change => Assert.Equal(4, Assert.IsType<ClusterChange.PlaceHold>(change).Request.Gpus),
             change => Assert.Equal(2, Assert.IsType<ClusterChange.ApplyChild>(change).Rendered.Spec.Replicas));
     }
@@ -313,6 +314,20 @@ public sealed class DeciderTests
 
         Assert.Empty(decision.Changes);
         Assert.Equal("NameTaken", Condition(decision, ConditionTypes.Ready).Reason);
+    }
+
+    [Fact]
+    public void Whoever_has_no_name_keeps_no_money_aside_and_can_go()
+    {
+        var taken = A.Seen(A.Deployment(), A.Standing(hold: A.Hold()), nameTaken: true);
+        Assert.IsType<ClusterChange.ReleaseHold>(Assert.Single(Decider.Decide(taken, A.Policy).Changes));
+
+        var deleted = A.Deployment();
+        deleted.Metadata.DeletionTimestamp = A.Noon.UtcDateTime;
+        var (theirs, _) = A.Child(deleted, 5);
+        Assert.Collection(Decider.Decide(A.Seen(deleted, A.Standing(), theirs, nameTaken: true), A.Policy).Changes,
+            change => Assert.IsType<ClusterChange.ReleaseHold>(change),
+            change => Assert.IsType<ClusterChange.RemoveFinalizer>(change));
     }
 
     [Fact]

@@ -12,18 +12,17 @@ namespace Tensormesh.Operator.Reconciling;
 internal sealed partial class Applier(
     IKubernetes client, RunIntervals runs, Holds holds, Meter meter, PodDrift drift, CreditPolicy policy, OperatorMetrics metrics, TimeProvider time, ILogger<Applier> logger)
 {
-    /// <returns>False when the round ended early and the deployment must be looked at again at once: the gate refused under the lock.</returns>
-    public async Task<bool> ApplyAsync(GpuDeployment deployment, IReadOnlyList<ClusterChange> changes, CancellationToken cancellation)
+    public async Task<Outcome> ApplyAsync(GpuDeployment deployment, IReadOnlyList<ClusterChange> changes, CancellationToken cancellation)
     {
         foreach (var change in changes)
         {
-            if (!await ApplyAsync(deployment, change, cancellation).ConfigureAwait(false)) return false;
+            if (await ApplyAsync(deployment, change, cancellation).ConfigureAwait(false) is var outcome and not Outcome.Whole) return outcome;
         }
 
-        return true;
+        return Outcome.Whole;
     }
 
-    private async Task<bool> ApplyAsync(GpuDeployment deployment, ClusterChange change, CancellationToken cancellation)
+    private async Task<Outcome> ApplyAsync(GpuDeployment deployment, ClusterChange change, CancellationToken cancellation)
     {
         var (ns, name) = (deployment.Metadata.NamespaceProperty, deployment.Metadata.Name);
         var id = new DeploymentId(Guid.Parse(deployment.Metadata.Uid));
@@ -31,12 +30,12 @@ internal sealed partial class Applier(
         {
             case ClusterChange.AddFinalizer:
                 await PatchFinalizersAsync(deployment, [.. deployment.Metadata.Finalizers ?? [], WellKnown.MeteringFinalizer], cancellation).ConfigureAwait(false);
-                return true;
+                return Outcome.Whole;
 
             case ClusterChange.RemoveFinalizer:
                 await PatchFinalizersAsync(deployment, [.. (deployment.Metadata.Finalizers ?? []).Where(finalizer => finalizer != WellKnown.MeteringFinalizer)], cancellation).ConfigureAwait(false);
                 LogDone(logger, ns, name);
-                return true;
+                return Outcome.Whole;
 
             case ClusterChange.RecordStart open:
                 if (await runs.OpenAsync(open.Start, cancellation).ConfigureAwait(false))
@@ -44,33 +43,33 @@ internal sealed partial class Applier(
                     LogRunStarted(logger, ns, open.Start.PodName, open.Start.Gpus, open.Start.Product, open.Start.StartedAt);
                 }
 
-                return true;
+                return Outcome.Whole;
 
             case ClusterChange.RecordEnd close:
                 if (await runs.CloseAsync(close.Pod, close.EndedAt, policy, cancellation).ConfigureAwait(false)) LogRunEnded(logger, ns, name, close.Pod.Value, close.EndedAt);
-                return true;
+                return Outcome.Whole;
 
             case ClusterChange.EndVanishedRun vanished:
                 await CloseVanishedAsync(deployment, vanished.Run, cancellation).ConfigureAwait(false);
-                return true;
+                return Outcome.Whole;
 
             case ClusterChange.ReleasePod pod:
                 await ReleasePodAsync(ns, pod.Name, cancellation).ConfigureAwait(false);
-                return true;
+                return Outcome.Whole;
 
             case ClusterChange.EvictPod pod:
                 await IgnoreMissing(client.CoreV1.DeleteNamespacedPodAsync(pod.Name, ns, cancellationToken: cancellation)).ConfigureAwait(false);
-                return true;
+                return Outcome.Whole;
 
             case ClusterChange.PlaceHold place:
                 var verdict = await holds.PlaceAsync(place.Request, policy, time.GetUtcNow(), cancellation).ConfigureAwait(false);
-                if (verdict is Verdict.Admit) return true;
+                if (verdict is Verdict.Admit) return Outcome.Whole;
                 LogLostRace(logger, ns, name, verdict);
-                return false;
+                return Outcome.LookAgain;
 
             case ClusterChange.ReleaseHold:
                 await holds.ReleaseAsync(id, cancellation).ConfigureAwait(false);
-                return true;
+                return Outcome.Whole;
 
             case ClusterChange.SuspendAccount suspend:
                 var now = time.GetUtcNow();
@@ -79,12 +78,15 @@ internal sealed partial class Applier(
                     Tell(suspension, RefusalReason.InsufficientBalance.ToString(), now, suspend.Account.Value);
                 }
 
-                return true;
+                return Outcome.Whole;
 
             case ClusterChange.SuspendDeployment suspend:
                 var decidedAt = time.GetUtcNow();
                 Tell(await meter.SuspendAsync(id, suspend.At, suspend.Reason, policy, decidedAt, cancellation).ConfigureAwait(false), suspend.Reason, decidedAt, ns + "/" + name);
-                return true;
+                return Outcome.Whole;
+
+            case ClusterChange.ClaimName claim:
+                return await IsFreeAsync(deployment, claim.Name, cancellation).ConfigureAwait(false) ? Outcome.Whole : Outcome.NameTaken;
 
             case ClusterChange.ApplyChild apply:
                 try
@@ -96,18 +98,32 @@ internal sealed partial class Applier(
                     // A template that only the server can judge, such as a container without an image. The next round reports it and gives the money back.
                     drift.Refused(deployment.Metadata.Uid, apply.Rendered, ServerMessage(refused));
                     LogChildRefused(logger, ns, name, refused.Response.Content);
-                    return false;
+                    return Outcome.LookAgain;
                 }
 
                 LogApplied(logger, ns, name, apply.Rendered.Spec.Replicas ?? 0);
-                return true;
+                return Outcome.Whole;
 
             case ClusterChange.DeleteChild child:
                 await IgnoreMissing(client.AppsV1.DeleteNamespacedDeploymentAsync(child.Name, ns, propagationPolicy: "Background", cancellationToken: cancellation)).ConfigureAwait(false);
-                return true;
+                return Outcome.Whole;
 
             default:
                 throw new InvalidOperationException($"unknown change {change}");
+        }
+    }
+
+    /// <summary>True when no Deployment has the name, or ours does and the local copy has not seen it yet.</summary>
+    private async Task<bool> IsFreeAsync(GpuDeployment deployment, string name, CancellationToken cancellation)
+    {
+        try
+        {
+            var child = await client.AppsV1.ReadNamespacedDeploymentAsync(name, deployment.Metadata.NamespaceProperty, cancellationToken: cancellation).ConfigureAwait(false);
+            return child.Metadata.OwnerReferences?.Any(owner => owner.Uid == deployment.Metadata.Uid) == true;
+        }
+        catch (HttpOperationException missing) when (missing.Response.StatusCode == HttpStatusCode.NotFound)
+        {
+            return true;
         }
     }
 

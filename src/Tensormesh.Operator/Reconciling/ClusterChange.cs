@@ -40,7 +40,24 @@ internal abstract record ClusterChange
     /// <summary>This deployment alone must stop: no card, budget spent, or another payer.</summary>
     public sealed record SuspendDeployment(DateTimeOffset At, string Reason) : ClusterChange;
 
+    /// <summary>
+    /// Make sure that no Deployment of somebody else's has the child's name: the local copy holds only what carries our labels, so the server
+    /// itself is asked, before money is set aside. If one has, the round ends with <see cref="Outcome.NameTaken"/>.
+    /// </summary>
+    public sealed record ClaimName(string Name) : ClusterChange;
+
     public sealed record ApplyChild(V1Deployment Rendered) : ClusterChange;
 
     public sealed record DeleteChild(string Name) : ClusterChange;
+}
+
+/// <summary>How a round of changes ended.</summary>
+internal enum Outcome
+{
+    /// <summary>All of them were carried out.</summary>
+    Whole,
+    /// <summary>The gate refused under the lock: the deployment must be looked at again at once.</summary>
+    LookAgain,
+    /// <summary>A Deployment of the child's name is somebody else's.</summary>
+    NameTaken,
 }

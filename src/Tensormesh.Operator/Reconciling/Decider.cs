@@ -11,6 +11,8 @@ internal static class Decider
 {
     /// <summary>How soon to look again while the ledger cannot be read.</summary>
     private static readonly TimeSpan LedgerRetry = TimeSpan.FromSeconds(2);
+    /// <summary>Nobody tells when a Deployment that is not ours, and that has a child's name, goes.</summary>
+    private static readonly TimeSpan NameRetry = TimeSpan.FromSeconds(30);
     /// <summary>Everything is looked at again this often even when nothing called for it: a lost hint delays, it never loses.</summary>
     internal static readonly TimeSpan Resync = TimeSpan.FromMinutes(5);
 
@@ -51,8 +53,9 @@ internal static class Decider
         var errors = Validation.Validate(seen.Deployment);
         if (errors.Count > 0 || seen.NameTaken)
         {
-            // What runs goes on as it was last valid; nothing new starts.
-            return new Decision(null, changes, StatusReports.Invalid(seen, ledger, errors), seen.Now + Resync);
+            // What runs goes on as it was last valid; nothing new starts. Without a name nothing ever runs: no money stays aside for it.
+            if (seen.NameTaken && ledger.Standing?.Hold is not null && Drained(seen)) changes.Add(new ClusterChange.ReleaseHold());
+            return new Decision(null, changes, StatusReports.Invalid(seen, ledger, errors), seen.Now + (seen.NameTaken ? NameRetry : Resync));
         }
 
         // Another account pays now: what the former one paid for stops, and the new one is asked like any other.
@@ -77,6 +80,11 @@ internal static class Decider
             : Start(seen, request, ledger.Standing, wanted, policy, changes);
 
         AddChild(seen, ledger, replicas, changes);
+        if (seen.Child is null && changes.FindIndex(change => change is ClusterChange.PlaceHold or ClusterChange.ApplyChild) is var first and >= 0)
+        {
+            changes.Insert(first, new ClusterChange.ClaimName(seen.Deployment.Metadata.Name));
+        }
+
         // Uncharged pods are removed whatever was decided: when the deployment goes on, its ReplicaSet makes new ones.
         foreach (var pod in seen.Pods.Where(pod => pod.Live && ledger.Runs.Any(run => run.Pod == pod.Id && run.ChargeUntil is not null)))
         {
@@ -142,7 +150,7 @@ internal static class Decider
     {
         var changes = Meter(seen, ledger);
         if (seen.Child is not null && !seen.NameTaken) changes.Add(new ClusterChange.DeleteChild(seen.Child.Metadata.Name));
-        if (seen.Child is null && Drained(seen) && ledger.Runs.Count == 0 && seen.HasFinalizer)
+        if ((seen.Child is null || seen.NameTaken) && Drained(seen) && ledger.Runs.Count == 0 && seen.HasFinalizer)
         {
             // Whichever account holds it: the namespace's label may name another by now.
             changes.Add(new ClusterChange.ReleaseHold());
@@ -168,7 +176,7 @@ internal static class Decider
     {
         List<ClusterChange> changes = [];
         var verdict = new Verdict.Hold(ledger.Why);
-        if (seen.Child is not null && seen.WantedReplicas < seen.CurrentReplicas && Validation.Validate(seen.Deployment).Count == 0
+        if (seen.Child is not null && !seen.NameTaken && seen.WantedReplicas < seen.CurrentReplicas && Validation.Validate(seen.Deployment).Count == 0
             && StatusReports.ReportedProduct(seen) is { } product)
         {
             AddRendered(seen, product, seen.WantedReplicas, changes);

@@ -16,10 +16,15 @@ internal sealed partial class GpuDeploymentReconciler(
         var decision = Decider.Decide(seen, policy);
         Count(decision.Verdict);
 
-        bool whole;
+        Outcome outcome;
         try
         {
-            whole = await applier.ApplyAsync(seen.Deployment, decision.Changes, cancellation).ConfigureAwait(false);
+            outcome = await applier.ApplyAsync(seen.Deployment, decision.Changes, cancellation).ConfigureAwait(false);
+            if (outcome == Outcome.NameTaken)
+            {
+                decision = Decider.Decide(seen with { NameTaken = true }, policy);
+                outcome = await applier.ApplyAsync(seen.Deployment, decision.Changes, cancellation).ConfigureAwait(false);
+            }
         }
         catch (Exception fault) when (LedgerAvailability.IsUnavailable(fault))
         {
@@ -30,7 +35,7 @@ internal sealed partial class GpuDeploymentReconciler(
         }
 
         // A round that the gate ended under the lock is reported by the next one, which sees what the lock saw.
-        if (!whole) return seen.Now;
+        if (outcome != Outcome.Whole) return seen.Now;
         if (decision.Report is { } report) await reporter.ReportAsync(seen.Deployment, report, cancellation).ConfigureAwait(false);
         LogReconciled(logger, key, decision.Verdict, decision.Changes.Count);
         return decision.LookAgainAt;

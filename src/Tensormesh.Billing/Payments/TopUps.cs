@@ -128,7 +128,15 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
         return new(new(reader.GetInt64(0)), reader.GetString(1), reader.IsDBNull(2) ? null : new(reader.GetString(2), reader.GetString(3)));
     }
 
-    private Task<TopUpResult> CreditAsync(
+    private async Task<TopUpResult> CreditAsync(
+        AccountId account, string idempotencyKey, Movement movement, PaymentOutcome.Succeeded paid, CancellationToken cancellation)
+    {
+        var result = await RecordCreditAsync(account, idempotencyKey, movement, paid, cancellation);
+        await StandingChannel.TellAsync(dataSource, account);
+        return result;
+    }
+
+    private Task<TopUpResult> RecordCreditAsync(
         AccountId account, string idempotencyKey, Movement movement, PaymentOutcome.Succeeded paid, CancellationToken cancellation)
         => Transact.RunAsync<TopUpResult>(dataSource, async connection =>
         {

@@ -31,11 +31,6 @@ create or replace function new_transaction_id() returns text language sql volati
     overlay(uuid_send(gen_random_uuid()) placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6), 'hex')
 $$;
 
--- What a content hash is computed over: the type, and every entry in one order, whatever order they came in.
-create or replace function entry_text(account text, amount bigint, currency text) returns text language sql immutable as $$
-  select E'\n' || account || ' ' || amount || ' ' || currency
-$$;
-
 -- Posts one transaction, finds that it was posted before, or says why not; a refusal has written nothing. The refusals come
 -- in the order of the enum LedgerRefusal: TM001 key reused with other content, TM002 account unknown, TM003 currency mismatch,
 -- TM004 not balanced, TM005 amount overflow, TM006 insufficient balance.
@@ -47,7 +42,8 @@ create or replace function try_post(
   p_type text, p_key text, p_effective_at timestamptz, p_description text, p_details jsonb,
   p_accounts text[], p_amounts bigint[], p_currencies text[],
   out transaction_id text, out already_posted boolean, out refusal text, out message text)
-language plpgsql as $$
+-- Left to itself, Postgres plans these statements anew at every call, which takes longer than running them.
+language plpgsql set plan_cache_mode = force_generic_plan as $$
 declare
   v_hash bytea;
   v_posted_hash bytea;
@@ -65,7 +61,7 @@ begin
       from unnest(p_accounts, p_amounts, p_currencies) with ordinality as e(account, amount, currency, ordinal)
       left join locked l on l.name = e.account
     )
-    select sha256(convert_to(p_type || string_agg(entry_text(account, amount, currency), '' order by account, amount, currency), 'UTF8')),
+    select sha256(convert_to(p_type || string_agg(E'\n' || account || ' ' || amount::text || ' ' || currency, '' order by account, amount, currency), 'UTF8')),
         array_agg(id order by ordinal), array_agg(shard order by ordinal),
         min(account) filter (where id is null), min(account) filter (where currency <> expected), sum(amount),
         min(account) filter (where balance not between -9223372036854775807 and 9223372036854775807),
@@ -158,7 +154,8 @@ create or replace function post_transactions(
   p_types text[], p_keys text[], p_effective_at timestamptz[], p_descriptions text[], p_details jsonb[],
   p_movements int[], p_accounts text[], p_amounts bigint[], p_currencies text[])
 returns table (movement int, transaction_id text, already_posted boolean, refusal text, message text)
-language plpgsql as $$
+-- Here the number of rows decides how to join them, and it differs from call to call.
+language plpgsql set plan_cache_mode = force_custom_plan as $$
 #variable_conflict use_column
 declare
   v_suspect boolean;
@@ -189,7 +186,7 @@ begin
       from unnest(p_movements, p_accounts, p_amounts, p_currencies) with ordinality as e(movement, account, amount, currency, place)
       join ledger_account a on a.name = e.account
     ), content as (
-      select movement, string_agg(entry_text(account, amount, currency), '' order by account, amount, currency) as text
+      select movement, string_agg(E'\n' || account || ' ' || amount::text || ' ' || currency, '' order by account, amount, currency) as text
       from entry group by movement
     ), header as (
       insert into ledger_transaction (id, type, idempotency_key, content_hash, effective_at, description, details)

@@ -15,21 +15,6 @@ public static class StandingChannel
 
     internal static NpgsqlBatchCommand Notify(AccountId account) => Notify(account.Value);
 
-    /// <summary>Tells after a commit, so that the commit shares its flush to disk with others. A hint that fails is a hint lost.</summary>
-    internal static async Task TellAsync(NpgsqlDataSource dataSource, AccountId account)
-    {
-        try
-        {
-            await using var batch = dataSource.CreateBatch();
-            batch.BatchCommands.Add(Notify(account));
-            // Not the caller's token: what is committed is not undone by a caller that went away, and somebody waits for the hint.
-            await batch.ExecuteNonQueryAsync(CancellationToken.None);
-        }
-        catch (NpgsqlException)
-        {
-        }
-    }
-
     /// <summary>
     /// The customers whose standing the movements change. A settlement changes neither what an account can spend nor when it runs out, so
     /// it wakes nobody: otherwise every settlement would wake every deployment.
@@ -47,6 +32,7 @@ public static class StandingChannel
 public sealed class Ledger(NpgsqlDataSource dataSource)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
+    private readonly StandingHints hints = new(dataSource);
 
     /// <summary>Movements that one call of <see cref="PostManyAsync"/> takes: a bound on how long its accounts stay locked.</summary>
     public const int MaxBatch = 1_000;
@@ -79,16 +65,14 @@ public sealed class Ledger(NpgsqlDataSource dataSource)
     private Task<PostResult[]> ExecuteAsync(IReadOnlyList<Movement> movements, Func<NpgsqlBatchCommand> command, CancellationToken cancellation)
         => Transact.RetryAsync(async () =>
         {
-            // The barriers make two SQL transactions of the one round trip: the second, which tells, begins when the first is on disk.
             await using var batch = dataSource.CreateBatch();
-            batch.EnableErrorBarriers = true;
             batch.BatchCommands.Add(command());
-            if (StandingChannel.Changed(movements) is { Length: > 0 } accounts) batch.BatchCommands.Add(StandingChannel.Notify(accounts));
             await using var reader = await batch.ExecuteReaderAsync(cancellation);
             var results = new PostResult[movements.Count];
             for (var i = 0; i < results.Length; i++) results[i] = await ReadTriedAsync(reader, cancellation);
             // The commit comes after the rows, and what it refuses is seen only by reading on.
             while (await reader.NextResultAsync(cancellation)) { }
+            hints.Tell(StandingChannel.Changed(movements.Where((_, i) => results[i] is PostResult.Posted)));
             return results;
         });
 

@@ -19,8 +19,9 @@ test: build ## Every test, on a real control plane and a real Postgres.
 unit: build ## Only the tests without I/O: seconds.
 	@CONFIGURATION=$(CONFIGURATION) bash tests/run.sh unit
 
-bench: ## Every benchmark, or one group: make bench BENCH=reconcile.
-	@echo "no benchmarks yet" >&2; exit 2
+bench: ## Every benchmark, or one group: make bench BENCH=ledger. Optimized code, whatever CONFIGURATION says.
+	@dotnet build tests/Benchmarks -c Release -v quiet --nologo -clp:NoSummary >&2
+	@dotnet artifacts/bin/Benchmarks/release/Benchmarks.dll $(BENCH)
 
 lint: ## Format and analyzers.
 	@dotnet format Tensormesh.Operator.sln --verify-no-changes --no-restore --severity warn

@@ -10,6 +10,9 @@ public static class BillingServices
     private const int MaxPoolSize = 40;
     private const int ConnectTimeoutSeconds = 5;
     private const int CommandTimeoutSeconds = 30;
+    /// <summary>Statements that a connection keeps planned. There are about forty; planning a standing takes longer than reading it.</summary>
+    private const int MaxAutoPrepare = 64;
+    private const int AutoPrepareMinUsages = 2;
 
     /// <summary>
     /// Registers the data source (pooled, bounded), every service of this project, the sandbox payment provider and TimeProvider.System
@@ -41,6 +44,8 @@ public static class BillingServices
         if (!said.Contains("Maximum Pool Size")) settings.MaxPoolSize = MaxPoolSize;
         if (!said.Contains("Timeout")) settings.Timeout = ConnectTimeoutSeconds;
         if (!said.Contains("Command Timeout")) settings.CommandTimeout = CommandTimeoutSeconds;
+        if (!said.Contains("Max Auto Prepare")) settings.MaxAutoPrepare = MaxAutoPrepare;
+        if (!said.Contains("Auto Prepare Min Usages")) settings.AutoPrepareMinUsages = AutoPrepareMinUsages;
         if (!said.Contains("Application Name")) settings.ApplicationName = "tensormesh";
         return NpgsqlDataSource.Create(settings);
     }

@@ -89,15 +89,7 @@ var app = builder.Build();
 app.MapMetrics("/metrics", app.Services.GetRequiredService<CollectorRegistry>());
 app.MapGet("/healthz", () => "ok");
 app.MapGet("/readyz", (Readiness readiness) => readiness.Problem() is { } problem ? Results.Text(problem + "\n", statusCode: 503) : Results.Text("ok\n"));
-if (webhook)
-{
-    app.MapPost(AdmissionWebhook.Path, async (HttpRequest http, AdmissionWebhook gate) =>
-    {
-        var review = await http.ReadFromJsonAsync<AdmissionReview>(http.HttpContext.RequestAborted);
-        if (review?.Request is null) return Results.BadRequest("an AdmissionReview with a request is expected");
-        return Results.Json(new AdmissionReview { Response = await gate.ReviewAsync(review.Request, http.HttpContext.RequestAborted) });
-    });
-}
+if (webhook) AdmissionWebhook.Map(app);
 
 await app.RunAsync();
 

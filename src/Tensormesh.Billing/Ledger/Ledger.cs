@@ -10,30 +10,39 @@ public static class StandingChannel
     /// resync.</summary>
     public const string Name = "tensormesh_standing";
 
-    internal static NpgsqlBatchCommand Notify(AccountId account)
-        => Transact.Command("select pg_notify($1, $2)", Transact.Value(Name), Transact.Value(account.Value));
+    internal static NpgsqlBatchCommand Notify(params string[] accounts) => Transact.Command(
+        "select pg_notify($1, account) from unnest($2) as a(account)", Transact.Value(Name), Transact.Value(accounts));
+
+    internal static NpgsqlBatchCommand Notify(AccountId account) => Notify(account.Value);
+
+    /// <summary>
+    /// The customers whose standing the movements change. A settlement changes neither what an account can spend nor when it runs out, so
+    /// it wakes nobody: otherwise every settlement would wake every deployment.
+    /// </summary>
+    internal static string[] Changed(IEnumerable<Movement> movements) =>
+    [
+        .. movements.Where(movement => movement.Type != MovementType.GpuUsage).SelectMany(movement => movement.Entries)
+            .Select(entry => entry.LedgerAccount)
+            .Where(account => account.StartsWith(Movements.CustomerPrefix, StringComparison.Ordinal))
+            .Select(account => account[Movements.CustomerPrefix.Length..]).Distinct(),
+    ];
 }
 
 /// <summary>The double-entry ledger: append only, exact, idempotent by key.</summary>
 public sealed class Ledger(NpgsqlDataSource dataSource)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
+    private readonly StandingHints hints = new(dataSource);
+
+    /// <summary>Movements that one call of <see cref="PostManyAsync"/> takes: a bound on how long its accounts stay locked.</summary>
+    public const int MaxBatch = 1_000;
 
     /// <summary>Posts in one round trip. A refusal is a value; an exception is an operating fault.</summary>
     public async Task<PostResult> PostAsync(Movement movement, CancellationToken cancellation)
     {
         try
         {
-            return await Transact.RetryAsync(async () =>
-            {
-                await using var batch = dataSource.CreateBatch();
-                batch.BatchCommands.Add(Command(movement));
-                await using var reader = await batch.ExecuteReaderAsync(cancellation);
-                var result = await ReadAsync(reader, cancellation);
-                // The commit comes after the row, and what it refuses is seen only by reading on.
-                while (await reader.NextResultAsync(cancellation)) { }
-                return result;
-            });
+            return (await ExecuteAsync([movement], () => TryCommand(movement), cancellation))[0];
         }
         catch (PostgresException error) when (SqlStates.Refusal(error.SqlState) is { } reason)
         {
@@ -41,14 +50,56 @@ public sealed class Ledger(NpgsqlDataSource dataSource)
         }
     }
 
-    internal static async Task<PostResult> ReadAsync(NpgsqlDataReader reader, CancellationToken cancellation)
+    /// <summary>
+    /// Posts in one round trip and one SQL transaction, as if one after the other: each movement has its own result, at its own place, and
+    /// a refused one leaves its neighbours as they are. After an exception nothing is posted, or (the connection was lost at the end)
+    /// everything is: the same call again finds which.
+    /// </summary>
+    /// <param name="movements">At most <see cref="MaxBatch"/>.</param>
+    public async Task<IReadOnlyList<PostResult>> PostManyAsync(IReadOnlyList<Movement> movements, CancellationToken cancellation)
     {
-        if (!await reader.ReadAsync(cancellation)) throw new InvalidOperationException("post_transaction returned no row");
-        return reader.GetBoolean(1) ? new PostResult.AlreadyPosted(reader.GetString(0)) : new PostResult.Posted(reader.GetString(0));
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(movements.Count, MaxBatch, nameof(movements));
+        return movements.Count == 0 ? [] : await ExecuteAsync(movements, () => ManyCommand(movements), cancellation);
     }
 
-    internal static NpgsqlBatchCommand Command(Movement movement) => Transact.Command(
-        "select transaction_id, already_posted from post_transaction($1, $2, $3, $4, $5, $6, $7, $8)",
+    private Task<PostResult[]> ExecuteAsync(IReadOnlyList<Movement> movements, Func<NpgsqlBatchCommand> command, CancellationToken cancellation)
+        => Transact.RetryAsync(async () =>
+        {
+            await using var batch = dataSource.CreateBatch();
+            batch.BatchCommands.Add(command());
+            await using var reader = await batch.ExecuteReaderAsync(cancellation);
+            var results = new PostResult[movements.Count];
+            for (var i = 0; i < results.Length; i++) results[i] = await ReadTriedAsync(reader, cancellation);
+            // The commit comes after the rows, and what it refuses is seen only by reading on.
+            while (await reader.NextResultAsync(cancellation)) { }
+            hints.Tell(StandingChannel.Changed(movements.Where((_, i) => results[i] is PostResult.Posted)));
+            return results;
+        });
+
+    private static async Task<PostResult> ReadTriedAsync(NpgsqlDataReader reader, CancellationToken cancellation)
+    {
+        if (!await reader.ReadAsync(cancellation)) throw new InvalidOperationException("the ledger returned too few rows");
+        if (reader.IsDBNull(2)) return Found(reader);
+        var state = reader.GetString(2);
+        return new PostResult.Refused(
+            SqlStates.Refusal(state) ?? throw new InvalidOperationException($"the ledger refused with {state}"), reader.GetString(3));
+    }
+
+    internal static async Task<PostResult> ReadAsync(NpgsqlDataReader reader, CancellationToken cancellation)
+        => await reader.ReadAsync(cancellation) ? Found(reader) : throw new InvalidOperationException("post_transaction returned no row");
+
+    private static PostResult Found(NpgsqlDataReader reader)
+        => reader.GetBoolean(1) ? new PostResult.AlreadyPosted(reader.GetString(0)) : new PostResult.Posted(reader.GetString(0));
+
+    /// <summary>Posts inside a larger SQL transaction, which a refusal ends. Its caller tells whose standing changed.</summary>
+    internal static NpgsqlBatchCommand Command(Movement movement)
+        => Transact.Command("select transaction_id, already_posted from post_transaction($1, $2, $3, $4, $5, $6, $7, $8)", Parameters(movement));
+
+    private static NpgsqlBatchCommand TryCommand(Movement movement) => Transact.Command(
+        "select transaction_id, already_posted, refusal, message from try_post($1, $2, $3, $4, $5, $6, $7, $8)", Parameters(movement));
+
+    private static NpgsqlParameter[] Parameters(Movement movement) =>
+    [
         Transact.Value(movement.Type.ToString()),
         Transact.Value(movement.Key),
         Transact.Value(movement.EffectiveAt, NpgsqlDbType.TimestampTz),
@@ -56,7 +107,25 @@ public sealed class Ledger(NpgsqlDataSource dataSource)
         Transact.Value(movement.Details, NpgsqlDbType.Jsonb),
         Transact.Value(movement.Entries.Select(entry => entry.LedgerAccount).ToArray()),
         Transact.Value(movement.Entries.Select(entry => entry.Amount.Nanos).ToArray()),
-        Transact.Value(movement.Entries.Select(entry => entry.Currency).ToArray()));
+        Transact.Value(movement.Entries.Select(entry => entry.Currency).ToArray()),
+    ];
+
+    private static NpgsqlBatchCommand ManyCommand(IReadOnlyList<Movement> movements)
+    {
+        var entries = movements.SelectMany((movement, i) => movement.Entries.Select(entry => (Movement: i + 1, Entry: entry))).ToList();
+        return Transact.Command(
+            "select transaction_id, already_posted, refusal, message from post_transactions($1, $2, $3, $4, $5, $6, $7, $8, $9) "
+                + "order by movement",
+            Transact.Value(movements.Select(movement => movement.Type.ToString()).ToArray()),
+            Transact.Value(movements.Select(movement => movement.Key).ToArray()),
+            Transact.Value(movements.Select(movement => movement.EffectiveAt).ToArray(), NpgsqlDbType.Array | NpgsqlDbType.TimestampTz),
+            Transact.Value(movements.Select(movement => movement.Description).ToArray()),
+            Transact.Value(movements.Select(movement => movement.Details).ToArray(), NpgsqlDbType.Array | NpgsqlDbType.Jsonb),
+            Transact.Value(entries.Select(one => one.Movement).ToArray()),
+            Transact.Value(entries.Select(one => one.Entry.LedgerAccount).ToArray()),
+            Transact.Value(entries.Select(one => one.Entry.Amount.Nanos).ToArray()),
+            Transact.Value(entries.Select(one => one.Entry.Currency).ToArray()));
+    }
 
     /// <summary>Locks the balances of the named ledger accounts, in order, for the rest of the SQL transaction.</summary>
     internal static NpgsqlBatchCommand LockCommand(IEnumerable<string> ledgerAccounts)

@@ -122,7 +122,9 @@ public static class Movements
             }.ToJsonString(),
         };
 
-    internal static string Customer(AccountId account) => $"customer:{account.Value}";
+    internal const string CustomerPrefix = "customer:";
+
+    internal static string Customer(AccountId account) => CustomerPrefix + account.Value;
 
     private static Entry[] Transfer(string from, string to, Money amount)
     {

@@ -30,6 +30,7 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
     public static readonly Money Maximum = Money.FromUnits(100_000);
 
     private readonly NpgsqlDataSource dataSource = dataSource;
+    private readonly StandingHints hints = new(dataSource);
     private readonly IPaymentProvider provider = provider;
     private readonly TimeProvider time = time;
 
@@ -128,7 +129,15 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
         return new(new(reader.GetInt64(0)), reader.GetString(1), reader.IsDBNull(2) ? null : new(reader.GetString(2), reader.GetString(3)));
     }
 
-    private Task<TopUpResult> CreditAsync(
+    private async Task<TopUpResult> CreditAsync(
+        AccountId account, string idempotencyKey, Movement movement, PaymentOutcome.Succeeded paid, CancellationToken cancellation)
+    {
+        var result = await RecordCreditAsync(account, idempotencyKey, movement, paid, cancellation);
+        if (result is TopUpResult.Credited) hints.Tell([account.Value]);
+        return result;
+    }
+
+    private Task<TopUpResult> RecordCreditAsync(
         AccountId account, string idempotencyKey, Movement movement, PaymentOutcome.Succeeded paid, CancellationToken cancellation)
         => Transact.RunAsync<TopUpResult>(dataSource, async connection =>
         {

@@ -18,6 +18,13 @@ internal sealed partial class AdmissionWebhook(
 {
     public const string Path = "/validate";
 
+    public static void Map(IEndpointRouteBuilder routes) => routes.MapPost(Path, async (HttpRequest http, AdmissionWebhook gate) =>
+    {
+        var review = await http.ReadFromJsonAsync<AdmissionReview>(http.HttpContext.RequestAborted).ConfigureAwait(false);
+        if (review?.Request is null) return Results.BadRequest("an AdmissionReview with a request is expected");
+        return Results.Json(new AdmissionReview { Response = await gate.ReviewAsync(review.Request, http.HttpContext.RequestAborted).ConfigureAwait(false) });
+    });
+
     public async Task<AdmissionResponse> ReviewAsync(AdmissionRequest request, CancellationToken cancellation)
     {
         var began = time.GetTimestamp();

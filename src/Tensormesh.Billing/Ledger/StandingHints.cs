@@ -1,0 +1,54 @@
+using Npgsql;
+
+namespace Tensormesh.Billing;
+
+/// <summary>
+/// Sends the NOTIFY of what is already committed. A transaction that notifies commits under one lock of the whole server, held until
+/// it is on disk, so that notifying from the posting transaction let one post through for each flush. Here the hints of all posts
+/// that committed meanwhile leave together, in a transaction that writes nothing and so waits for no flush.
+/// </summary>
+internal sealed class StandingHints(NpgsqlDataSource dataSource)
+{
+    private readonly Lock gate = new();
+    private readonly HashSet<string> waiting = new(StringComparer.Ordinal);
+    private bool sending;
+
+    /// <summary>Returns at once. What cannot be sent is lost: that delays a decision until the resync.</summary>
+    public void Tell(IEnumerable<string> accounts)
+    {
+        lock (gate)
+        {
+            waiting.UnionWith(accounts);
+            if (sending || waiting.Count == 0) return;
+            sending = true;
+        }
+
+        _ = Task.Run(SendAsync);
+    }
+
+    private async Task SendAsync()
+    {
+        while (true)
+        {
+            string[] accounts;
+            lock (gate)
+            {
+                accounts = [.. waiting];
+                waiting.Clear();
+                sending = accounts.Length > 0;
+                if (!sending) return;
+            }
+
+            try
+            {
+                await using var batch = dataSource.CreateBatch();
+                batch.BatchCommands.Add(StandingChannel.Notify(accounts));
+                await batch.ExecuteNonQueryAsync();
+            }
+            catch (Exception lost) when (lost is NpgsqlException or ObjectDisposedException or TimeoutException)
+            {
+                // The listener looks at everything whenever its own connection comes back.
+            }
+        }
+    }
+}

@@ -1,3 +1,4 @@
+using k8s.Models;
 using Tensormesh.Billing;
 using Tensormesh.Operator.Reconciling;
 using Tensormesh.Resources;
@@ -94,6 +95,21 @@ public sealed class DeciderTests
             change => Assert.Equal(A.Acme, Assert.IsType<ClusterChange.SuspendAccount>(change).Account),
             change => Assert.Equal(0, Assert.IsType<ClusterChange.ApplyChild>(change).Rendered.Spec.Replicas));
         Assert.Equal("Stopping", Condition(decision, ConditionTypes.Reconciling).Reason);
+    }
+
+    [Fact]
+    public void Leaves_the_pods_of_a_suspended_child_to_its_replica_set_which_would_replace_an_evicted_one()
+    {
+        var deployment = A.Deployment();
+        var (child, applied) = A.Child(deployment, 0);
+        var uncharged = new OpenRun(new PodId(One), A.Trainer, A.Acme, A.Noon.AddSeconds(-30), A.Noon);
+        V1Pod[] pods = [A.Pod(One, started: A.Noon.AddSeconds(-30))];
+
+        Assert.Empty(Decider.Decide(A.Seen(deployment, A.Standing(posted: 0), child, applied, pods, [uncharged]), A.Policy).Changes);
+
+        // Without a child nobody else removes it.
+        var orphaned = Decider.Decide(A.Seen(deployment, A.Standing(posted: 0), pods: pods, runs: [uncharged]), A.Policy);
+        Assert.Equal("trainer-1", Assert.IsType<ClusterChange.EvictPod>(Assert.Single(orphaned.Changes)).Name);
     }
 
     [Fact]

@@ -85,8 +85,10 @@ internal static class Decider
             changes.Insert(first, new ClusterChange.ClaimName(seen.Deployment.Metadata.Name));
         }
 
-        // Uncharged pods are removed whatever was decided: when the deployment goes on, its ReplicaSet makes new ones.
-        foreach (var pod in seen.Pods.Where(pod => pod.Live && ledger.Runs.Any(run => run.Pod == pod.Id && run.ChargeUntil is not null)))
+        // Uncharged pods are removed: when the deployment goes on, its ReplicaSet makes new ones. A child at zero removes its own: evicting them as
+        // well would be quicker than the ReplicaSet learns of the zero, and it would start others in their place.
+        var childRemoves = replicas == 0 && seen.Child is not null;
+        foreach (var pod in seen.Pods.Where(pod => pod.Live && !childRemoves && ledger.Runs.Any(run => run.Pod == pod.Id && run.ChargeUntil is not null)))
         {
             changes.Add(new ClusterChange.EvictPod(pod.Pod.Metadata.Name));
         }

@@ -15,12 +15,14 @@ public sealed class CardTests(OperatorFixture product) : OperatorTest(product)
         Assert.Equal(DetachResult.Detached, await Cards.DetachAsync(team.Account, "pm_card_visa", Ended));
         var removed = (await StandingAsync(team.Account)).Cards.LastDetachedAt!.Value;
         Assert.Contains("has no valid card on file", await RefusalOfAsync(Deployment(team, "new")), StringComparison.Ordinal);
-        var warned = await SeeAsync(team, "train", seen => Condition(seen, ConditionTypes.BillingAuthorized)?.Message.StartsWith("No valid card is on file after", StringComparison.Ordinal) == true);
+        var warned = await SeeAsync(team, "train", seen => Condition(seen, ConditionTypes.BillingAuthorized)?.Message.StartsWith(
+            "No valid card is on file after", StringComparison.Ordinal) == true);
         Assert.Equal("True", Condition(warned, ConditionTypes.Ready)!.Status);
         Assert.True(Assert.Single(await RunsAsync(deployment)).Accrues);
 
         var stopped = await SeeStoppedAsync(team, "train", "NoValidCard");
-        Assert.Equal(("True", "NoValidCard"), (Condition(stopped, ConditionTypes.Suspended)!.Status, Condition(stopped, ConditionTypes.Suspended)!.Reason));
+        Assert.Equal(("True", "NoValidCard"),
+            (Condition(stopped, ConditionTypes.Suspended)!.Status, Condition(stopped, ConditionTypes.Suspended)!.Reason));
         Assert.Equal(removed + TimeSpan.FromSeconds(4), Assert.Single(await RunsAsync(deployment)).ChargeUntil);
         Assert.Equal("NoValidCard", await ScalarAsync<string>($"select reason from suspension where account = '{team.Account}'"));
         await UntilNoHoldAsync(deployment);
@@ -35,9 +37,11 @@ public sealed class CardTests(OperatorFixture product) : OperatorTest(product)
         var team = await OpenTeamAsync("1000.00", cardGrace: "4s");
         var deployment = await StartAsync(team, "train");
         await Cards.DetachAsync(team.Account, "pm_card_visa", Ended);
-        await SeeAsync(team, "train", seen => Condition(seen, ConditionTypes.BillingAuthorized)?.Message.StartsWith("No valid card", StringComparison.Ordinal) == true);
+        await SeeAsync(team, "train", seen =>
+            Condition(seen, ConditionTypes.BillingAuthorized)?.Message.StartsWith("No valid card", StringComparison.Ordinal) == true);
         await Cards.AttachAsync(team.Account, "pm_card_amex", Ended);
-        await SeeAsync(team, "train", seen => Condition(seen, ConditionTypes.BillingAuthorized)?.Message.StartsWith("The balance lasts", StringComparison.Ordinal) == true);
+        await SeeAsync(team, "train", seen =>
+            Condition(seen, ConditionTypes.BillingAuthorized)?.Message.StartsWith("The balance lasts", StringComparison.Ordinal) == true);
 
         var graceIsOver = TimeProvider.System.GetUtcNow() + TimeSpan.FromSeconds(5);
         await Eventually.SeeAsync(() => RunsAsync(deployment), runs => runs.Single().SettledUntil > graceIsOver);

@@ -35,7 +35,8 @@ public sealed class DriftTests(OperatorFixture product) : OperatorTest(product)
         await KubectlAsync("-n", team.Namespace, "set", "image", "deployment/train", "main=example.com/else");
         await Eventually.SeeAsync(() => ChildAsync(team, "train"), child =>
             child!.Metadata.Generation > 2 && child.Spec.Template.Spec.Containers.Single().Image == TestKit.DevCluster.WorkloadImage);
-        await Eventually.SeeAsync(() => PodsAsync(team, "train"), pods => pods.Count == 1 && pods[0].Spec.Containers[0].Image == TestKit.DevCluster.WorkloadImage);
+        await Eventually.SeeAsync(() => PodsAsync(team, "train"), pods => pods.Count == 1
+            && pods[0].Spec.Containers[0].Image == TestKit.DevCluster.WorkloadImage);
         await UntilRunningAsync(team, "train");
     }
 
@@ -46,9 +47,11 @@ public sealed class DriftTests(OperatorFixture product) : OperatorTest(product)
         await Client.AppsV1.PatchNamespacedDeploymentAsync(
             new V1Patch(
                 """
-                {"spec":{"template":{"spec":{"containers":[{"name":"stowaway","image":"example.com/miner","resources":{"limits":{"nvidia.com/gpu":"4"}}}]}}}}
+                {"spec":{"template":{"spec":{"containers":[
+                  {"name":"stowaway","image":"example.com/miner","resources":{"limits":{"nvidia.com/gpu":"4"}}}]}}}}
                 """, V1Patch.PatchType.StrategicMergePatch), "train", team.Namespace, cancellationToken: Ended);
-        await Eventually.SeeAsync(() => ChildAsync(team, "train"), child => child!.Metadata.Generation > 2 && child.Spec.Template.Spec.Containers.Count == 1);
+        await Eventually.SeeAsync(() => ChildAsync(team, "train"), child => child!.Metadata.Generation > 2
+            && child.Spec.Template.Spec.Containers.Count == 1);
         await Eventually.SeeAsync(() => PodsAsync(team, "train"), pods => pods.Count == 1 && pods[0].Spec.Containers.Count == 1);
         await UntilRunningAsync(team, "train");
     }

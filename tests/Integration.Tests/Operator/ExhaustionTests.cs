@@ -13,7 +13,8 @@ public sealed class ExhaustionTests(OperatorFixture product) : OperatorTest(prod
     {
         var team = await OpenTeamAsync("60.50");
         // Kubelets report whole seconds: a pod that ended within the second of the suspension would get the rest of that second back.
-        var (one, two) = (await StartAsync(team, "one", change: Stubborn(graceSeconds: 4)), await StartAsync(team, "two", gpus: 2, change: Stubborn(graceSeconds: 2)));
+        var (one, two) = (await StartAsync(team, "one", change: Stubborn(graceSeconds: 4)),
+            await StartAsync(team, "two", gpus: 2, change: Stubborn(graceSeconds: 2)));
         var stubborn = Assert.Single(await PodsAsync(team, "one"));
         await KeepInSightAsync(stubborn);
         var known = (await StandingAsync(team.Account)).ExhaustsAt!.Value;
@@ -23,14 +24,16 @@ public sealed class ExhaustionTests(OperatorFixture product) : OperatorTest(prod
         await SeeStoppedAsync(team, "two", "InsufficientBalance");
 
         // Both ended at one instant, which was known beforehand, and nothing was left of the balance.
-        var at = await ScalarAsync<DateTime>($"select at from suspension where account = '{team.Account}' and reason = 'InsufficientBalance'");
+        var at = await ScalarAsync<DateTime>(
+            $"select at from suspension where account = '{team.Account}' and reason = 'InsufficientBalance'");
         var runs = (IReadOnlyList<RunRow>)[.. await RunsAsync(one), .. await RunsAsync(two)];
         Assert.Equal(2, runs.Count);
         Assert.All(runs, run => Assert.Equal(new DateTimeOffset(at), run.ChargeUntil));
         Assert.InRange((known - at).Duration(), TimeSpan.Zero, TimeSpan.FromMicroseconds(2));
         Assert.InRange((await PostedAsync(team.Account)).Nanos, 0, 3 * 1000 + 2);
         var granted = Money.Parse("60.50");
-        Assert.Equal(granted - await PostedAsync(team.Account), runs.Aggregate(Money.Zero, (sum, run) => sum + Rating.Due(at - run.StartedAt, run.PerGpuHour, run.Gpus)));
+        Assert.Equal(granted - await PostedAsync(team.Account),
+            runs.Aggregate(Money.Zero, (sum, run) => sum + Rating.Due(at - run.StartedAt, run.PerGpuHour, run.Gpus)));
         Assert.Equal(0, await HoldsAsync(team.Account));
         Assert.Equal(Money.Zero, await SumAsync("Uncollected", $"customer:{team.Account}"));
         Assert.Equal(0L, await ScalarAsync<long>($"select uncollected_nanos from suspension where account = '{team.Account}'"));
@@ -42,12 +45,14 @@ public sealed class ExhaustionTests(OperatorFixture product) : OperatorTest(prod
         Assert.Equal((new DateTimeOffset(at), finished), (drained.SettledUntil, drained.EndedAt!.Value));
         await LetGoAsync(stubborn);
         await SeeStoppedAsync(team, "one", "InsufficientBalance");
-        Assert.Contains("Suspended", await KubectlAsync("-n", team.Namespace, "get", "events", "-o", "jsonpath={.items[*].reason}"), StringComparison.Ordinal);
+        Assert.Contains("Suspended", await KubectlAsync("-n", team.Namespace, "get", "events", "-o", "jsonpath={.items[*].reason}"),
+            StringComparison.Ordinal);
 
         await GrantAsync(team.Account, "500.00");
         await UntilRunningAsync(team, "one");
         await UntilRunningAsync(team, "two");
-        Assert.Contains("Resumed", await KubectlAsync("-n", team.Namespace, "get", "events", "-o", "jsonpath={.items[*].reason}"), StringComparison.Ordinal);
+        Assert.Contains("Resumed", await KubectlAsync("-n", team.Namespace, "get", "events", "-o", "jsonpath={.items[*].reason}"),
+            StringComparison.Ordinal);
     }
 
     [Fact]

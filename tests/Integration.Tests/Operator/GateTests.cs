@@ -12,14 +12,17 @@ public sealed class GateTests(OperatorFixture product) : OperatorTest(product)
     public async Task A_namespace_without_the_account_label_is_told_whom_to_ask()
     {
         var team = new Team(await CreateNamespaceAsync(), new AccountId("nobody"));
-        await AssertDeniedAsync(team, Deployment(team, "train"), "AccountMissing", $"namespace {team.Namespace} has no label tensormesh.ai/account");
+        await AssertDeniedAsync(team, Deployment(team, "train"), "AccountMissing",
+            $"namespace {team.Namespace} has no label tensormesh.ai/account");
     }
 
     [Fact]
     public async Task An_account_that_does_not_exist_is_named()
     {
-        var team = new Team(await CreateNamespaceAsync(new Dictionary<string, string> { [WellKnown.AccountLabel] = "ghost" }), new AccountId("ghost"));
-        await Eventually.SeeAsync(() => RefusalOfAsync(Deployment(team, "train"), dryRun: true), refusal => refusal?.Contains("account ghost", StringComparison.Ordinal) == true);
+        var team = new Team(await CreateNamespaceAsync(new Dictionary<string, string> { [WellKnown.AccountLabel] = "ghost" }),
+            new AccountId("ghost"));
+        await Eventually.SeeAsync(() => RefusalOfAsync(Deployment(team, "train"), dryRun: true), refusal =>
+            refusal?.Contains("account ghost", StringComparison.Ordinal) == true);
         await AssertDeniedAsync(team, Deployment(team, "train"), "AccountMissing", "account ghost, which namespace", "does not exist");
     }
 
@@ -27,7 +30,8 @@ public sealed class GateTests(OperatorFixture product) : OperatorTest(product)
     public async Task Without_a_card_nothing_starts_whatever_the_balance()
     {
         var team = await OpenTeamAsync("1000.00", card: false);
-        await AssertDeniedAsync(team, Deployment(team, "train"), "NoValidCard", $"account {team.Account} has no valid card on file: add one under Billing > Payment Methods");
+        await AssertDeniedAsync(team, Deployment(team, "train"), "NoValidCard",
+            $"account {team.Account} has no valid card on file: add one under Billing > Payment Methods");
     }
 
     [Fact]
@@ -44,7 +48,8 @@ public sealed class GateTests(OperatorFixture product) : OperatorTest(product)
     {
         var team = await OpenTeamAsync("15.00");
         await AssertDeniedAsync(
-            team, Deployment(team, "train"), "InsufficientBalance", $"account {team.Account} is short by $5.00", "balance $15.00", "add balance under Billing > Overview");
+            team, Deployment(team, "train"), "InsufficientBalance", $"account {team.Account} is short by $5.00", "balance $15.00",
+            "add balance under Billing > Overview");
     }
 
     [Fact]
@@ -52,8 +57,10 @@ public sealed class GateTests(OperatorFixture product) : OperatorTest(product)
     {
         var team = await OpenTeamAsync("1000.00");
         await AssertDeniedAsync(
-            team, Deployment(team, "train", change: each => each.Spec.Gpu.Product = "NVIDIA-NONE"), "NoMatchingGpu", "product NVIDIA-NONE", $"64 x {Gpu}");
-        await AssertDeniedAsync(team, Deployment(team, "train", change: each => each.Spec.Gpu.MinMemory = "500Gi"), "NoMatchingGpu", "at least 500Gi each");
+            team, Deployment(team, "train", change: each => each.Spec.Gpu.Product = "NVIDIA-NONE"), "NoMatchingGpu", "product NVIDIA-NONE",
+            $"64 x {Gpu}");
+        await AssertDeniedAsync(team, Deployment(team, "train", change: each => each.Spec.Gpu.MinMemory = "500Gi"), "NoMatchingGpu",
+            "at least 500Gi each");
     }
 
     [Fact]
@@ -62,7 +69,8 @@ public sealed class GateTests(OperatorFixture product) : OperatorTest(product)
         var team = await OpenTeamAsync("1000.00");
         await Product.AddNodeAsync(Gpu + "-unpriced");
         await AssertDeniedAsync(
-            team, Deployment(team, "train", change: each => each.Spec.Gpu.Product = Gpu + "-unpriced"), "PriceMissing", $"no PriceBook names a price for it");
+            team, Deployment(team, "train", change: each => each.Spec.Gpu.Product = Gpu + "-unpriced"), "PriceMissing",
+            "no PriceBook names a price for it");
     }
 
     [Fact]
@@ -84,7 +92,8 @@ public sealed class GateTests(OperatorFixture product) : OperatorTest(product)
         Assert.Contains("created (server dry run)", await KubectlAsync("apply", "--dry-run=server", "-f", file), StringComparison.Ordinal);
         Assert.Empty(await ListAsync(team));
         Assert.Equal(0, await HoldsAsync(team.Account));
-        Assert.Contains("is short by $20.00", await RefusalOfAsync(Deployment(team, "train", replicas: 2), dryRun: true), StringComparison.Ordinal);
+        Assert.Contains("is short by $20.00", await RefusalOfAsync(Deployment(team, "train", replicas: 2), dryRun: true),
+            StringComparison.Ordinal);
 
         // The same money, asked for twice in a row by dry runs, is still there for the real one.
         Assert.Contains("created", await KubectlAsync("apply", "-f", file), StringComparison.Ordinal);
@@ -98,7 +107,8 @@ public sealed class GateTests(OperatorFixture product) : OperatorTest(product)
         Assert.NotNull(refusal);
         Assert.Contains("admission webhook \"gate.tensormesh.ai\" denied the request", refusal, StringComparison.Ordinal);
         Assert.All(words, word => Assert.Contains(word, refusal, StringComparison.Ordinal));
-        Assert.Contains($"tensormesh_gate_verdicts_total{{asked_by=\"webhook\",verdict=\"{reason}\"}}", await Product.MetricsAsync(), StringComparison.Ordinal);
+        Assert.Contains($"tensormesh_gate_verdicts_total{{asked_by=\"webhook\",verdict=\"{reason}\"}}", await Product.MetricsAsync(),
+            StringComparison.Ordinal);
         Assert.Empty(await ListAsync(team));
         Assert.Empty(await PodsAsync(team));
         Assert.Equal(0, await HoldsAsync(team.Account));

@@ -85,20 +85,25 @@ public sealed class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
         {
             GpuProduct = product, GpuCount = GpusOfANode, StartLatency = TimeSpan.FromMilliseconds(100),
         });
-        await Eventually.SeeAsync(MetricsAsync, metrics => metrics.Contains($"tensormesh_running_gpus{{product=\"{product}\"}}", StringComparison.Ordinal), _ => product);
+        await Eventually.SeeAsync(MetricsAsync, metrics =>
+            metrics.Contains($"tensormesh_running_gpus{{product=\"{product}\"}}", StringComparison.Ordinal), _ => product);
     }
 
     /// <summary>Creates or changes a book, and returns when the operator has answered it.</summary>
     public async Task<PriceBook> PublishAsync(string book, params (string Product, string PerHour)[] prices)
     {
-        var spec = new PriceBookSpec { Gpus = [.. prices.Select(price => new GpuPriceEntry { Product = price.Product, PerHour = price.PerHour })] };
+        var spec = new PriceBookSpec
+        {
+            Gpus = [.. prices.Select(price => new GpuPriceEntry { Product = price.Product, PerHour = price.PerHour })],
+        };
         var patch = new { apiVersion = WellKnown.ApiVersion, kind = PriceBook.KubeKind, metadata = new { name = book }, spec };
         var written = await Cluster.Client.CustomObjects.PatchClusterCustomObjectAsync(
             new V1Patch(KubernetesJson.Serialize(patch), V1Patch.PatchType.ApplyPatch),
             WellKnown.Group, WellKnown.Version, PriceBook.PluralName, book, fieldManager: "tests", force: true);
         var generation = KubernetesJson.Deserialize<PriceBook>(KubernetesJson.Serialize(written)).Metadata.Generation;
         return await Eventually.SeeAsync(
-            () => Books.ReadAsync<PriceBook>(book), seen => seen.Status?.ObservedGeneration >= generation, seen => KubernetesJson.Serialize(seen));
+            () => Books.ReadAsync<PriceBook>(book), seen => seen.Status?.ObservedGeneration >= generation,
+            seen => KubernetesJson.Serialize(seen));
     }
 
     public static string BookOf(string product) => product.ToLowerInvariant();

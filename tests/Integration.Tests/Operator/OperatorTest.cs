@@ -53,17 +53,18 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
         await AssertBooksAreSoundAsync();
     }
 
-    /// <summary>An account with this much money, a card unless told otherwise, and a namespace that it pays for, all known to the operator.</summary>
+    /// <summary>An account with this much money, a card unless told otherwise, and a namespace that it pays for.</summary>
     protected async Task<Team> OpenTeamAsync(string dollars, bool card = true, string? cardGrace = null, string? lowBalanceAlert = null)
     {
         var account = await OpenAccountAsync(dollars, card, cardGrace, lowBalanceAlert);
-        var team = new Team(await product.Shared.CreateNamespaceAsync("op", new Dictionary<string, string> { [WellKnown.AccountLabel] = account.Value }), account);
-        namespaces.Add(team.Namespace);
+        var labels = new Dictionary<string, string> { [WellKnown.AccountLabel] = account.Value };
+        var team = new Team(await CreateNamespaceAsync(labels), account);
         await UntilPayerIsKnownAsync(team);
         return team;
     }
 
-    protected async Task<AccountId> OpenAccountAsync(string dollars, bool card = true, string? cardGrace = null, string? lowBalanceAlert = null)
+    protected async Task<AccountId> OpenAccountAsync(string dollars, bool card = true, string? cardGrace = null,
+        string? lowBalanceAlert = null)
     {
         var account = new AccountId($"acc-{Guid.NewGuid().ToString("N")[..8]}");
         await product.Accounts.CreateAsync(
@@ -72,14 +73,15 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
                 Metadata = new V1ObjectMeta { Name = account.Value },
                 Spec = new BillingAccountSpec { CardGracePeriod = cardGrace, LowBalanceAlert = lowBalanceAlert },
             }, Ended);
-        await Eventually.SeeAsync(() => Accounts.ReadStandingAsync(account, Ended), standing => standing is not null, _ => $"{account} is not declared");
+        await Eventually.SeeAsync(() => Accounts.ReadStandingAsync(account, Ended), standing => standing is not null, _ =>
+            $"{account} is not declared");
         opened.Add(account);
         if (card) Assert.Equal(AttachResult.Attached, await Cards.AttachAsync(account, "pm_card_visa", Ended));
         if (Money.Parse(dollars) > Money.Zero) await GrantAsync(account, dollars);
         return account;
     }
 
-    /// <summary>The operator hears of a namespace's label a moment after it was written: ask for nothing until it asks nothing back.</summary>
+    /// <summary>The operator hears of a namespace's label a moment after it was written: ask for nothing until that is let pass.</summary>
     protected async Task UntilPayerIsKnownAsync(Team team)
     {
         var probe = Deployment(team, "probe", replicas: 0);
@@ -110,7 +112,11 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
                 Gpu = new GpuRequirement { Count = gpus, Product = Gpu },
                 Template = new V1PodTemplateSpec
                 {
-                    Spec = new V1PodSpec { TerminationGracePeriodSeconds = 5, Containers = [new V1Container { Name = "main", Image = DevCluster.WorkloadImage }] },
+                    Spec = new V1PodSpec
+                    {
+                        TerminationGracePeriodSeconds = 5,
+                        Containers = [new V1Container { Name = "main", Image = DevCluster.WorkloadImage }],
+                    },
                 },
             },
         };
@@ -142,7 +148,8 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
     protected async Task<GpuDeployment> UntilRunningAsync(Team team, string name, int replicas = 1)
     {
         var ready = await SeeAsync(team, name, seen => IsReady(seen) && seen.Status!.ReadyReplicas == replicas);
-        await Eventually.SeeAsync(() => RunsAsync(ready), runs => runs.Count(run => run.Accrues) == replicas, runs => string.Join("\n", runs));
+        await Eventually.SeeAsync(() => RunsAsync(ready), runs => runs.Count(run => run.Accrues) == replicas, runs =>
+            string.Join("\n", runs));
         return ready;
     }
 
@@ -168,7 +175,8 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
     protected Task<object> DeleteAsync(Team team, string name) => Client.CustomObjects.DeleteNamespacedCustomObjectAsync(
         WellKnown.Group, WellKnown.Version, team.Namespace, GpuDeployment.PluralName, name, cancellationToken: Ended);
 
-    protected Task<GpuDeployment> ReadAsync(Team team, string name) => product.Deployments.ReadNamespacedAsync<GpuDeployment>(team.Namespace, name, Ended);
+    protected Task<GpuDeployment> ReadAsync(Team team, string name) =>
+        product.Deployments.ReadNamespacedAsync<GpuDeployment>(team.Namespace, name, Ended);
 
     protected async Task<List<GpuDeployment>> ListAsync(Team team)
         => [.. (await product.Deployments.ListNamespacedAsync<CustomList<GpuDeployment>>(team.Namespace, cancel: Ended)).Items];
@@ -179,8 +187,10 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
     /// <summary>Refused for this reason, and nothing of it runs or drains.</summary>
     protected async Task<GpuDeployment> SeeStoppedAsync(Team team, string name, string reason)
     {
-        var stopped = await SeeAsync(team, name, seen => Condition(seen, ConditionTypes.Ready) is { Status: "False" } ready && ready.Reason == reason);
-        await Eventually.SeeAsync(() => PodsAsync(team, name), pods => pods.Count == 0, pods => string.Join("\n", pods.Select(pod => KubernetesJson.Serialize(pod.Status))));
+        var stopped = await SeeAsync(team, name, seen => Condition(seen, ConditionTypes.Ready) is { Status: "False" } ready
+            && ready.Reason == reason);
+        await Eventually.SeeAsync(() => PodsAsync(team, name), pods => pods.Count == 0, pods =>
+            string.Join("\n", pods.Select(pod => KubernetesJson.Serialize(pod.Status))));
         return stopped;
     }
 
@@ -193,7 +203,8 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
     private static string Text(object? value) => value is null ? "nothing" : KubernetesJson.Serialize(value);
 
     protected static bool IsReady(GpuDeployment deployment)
-        => Condition(deployment, ConditionTypes.Ready) is { Status: "True" } ready && ready.ObservedGeneration == deployment.Metadata.Generation;
+        => Condition(deployment, ConditionTypes.Ready) is { Status: "True" } ready
+            && ready.ObservedGeneration == deployment.Metadata.Generation;
 
     protected async Task<IList<V1Pod>> PodsAsync(Team team, string? name = null) => (await Client.CoreV1.ListNamespacedPodAsync(
         team.Namespace, labelSelector: name is null ? null : $"{WellKnown.DeploymentLabel}={name}", cancellationToken: Ended)).Items;
@@ -224,7 +235,8 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
         try
         {
             await Client.CoreV1.PatchNamespacedPodAsync(
-                new V1Patch(KubernetesJson.Serialize(new { metadata = new { resourceVersion = pod.ResourceVersion(), finalizers } }), V1Patch.PatchType.MergePatch),
+                new V1Patch(KubernetesJson.Serialize(new { metadata = new { resourceVersion = pod.ResourceVersion(), finalizers } }),
+                    V1Patch.PatchType.MergePatch),
                 pod.Name(), pod.Namespace(), cancellationToken: Ended);
             return true;
         }
@@ -249,14 +261,17 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
     protected async Task<RunRow> RunAsync(V1Pod pod) => Assert.Single(await QueryAsync($"pod = '{pod.Uid()}'"));
 
     /// <summary>The run once its end is recorded.</summary>
-    protected async Task<RunRow> ClosedRunAsync(V1Pod pod) => await Eventually.SeeAsync(() => RunAsync(pod), run => run.EndedAt is not null);
+    protected async Task<RunRow> ClosedRunAsync(V1Pod pod) =>
+        await Eventually.SeeAsync(() => RunAsync(pod), run => run.EndedAt is not null);
 
     protected async Task<Money> HoldOfAsync(GpuDeployment deployment) => new(await ScalarAsync<long>(
         $"select coalesce((select remaining_nanos from credit_hold where deployment = '{deployment.Metadata.Uid}'), -1)"));
 
-    protected async Task<int> HoldsAsync(AccountId account) => (int)await ScalarAsync<long>($"select count(*) from credit_hold where account = '{account}'");
+    protected async Task<int> HoldsAsync(AccountId account) =>
+        (int)await ScalarAsync<long>($"select count(*) from credit_hold where account = '{account}'");
 
-    protected async Task UntilNoHoldAsync(GpuDeployment deployment) => await Eventually.SeeAsync(() => HoldOfAsync(deployment), hold => hold.Nanos == -1);
+    protected async Task UntilNoHoldAsync(GpuDeployment deployment) =>
+        await Eventually.SeeAsync(() => HoldOfAsync(deployment), hold => hold.Nanos == -1);
 
     protected async Task<Standing> StandingAsync(AccountId account) => (await Accounts.ReadStandingAsync(account, Ended))!;
 
@@ -305,24 +320,27 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
         while (await reader.ReadAsync(Ended))
         {
             runs.Add(new(
-                reader.GetGuid(0), reader.GetString(1), reader.GetString(2), reader.GetInt32(3), new(reader.GetInt64(4)), Instant(reader, 5)!.Value,
+                reader.GetGuid(0), reader.GetString(1), reader.GetString(2), reader.GetInt32(3), new(reader.GetInt64(4)),
+                Instant(reader, 5)!.Value,
                 Instant(reader, 6)!.Value, Instant(reader, 7), Instant(reader, 8), new(reader.GetInt64(9))));
         }
 
         return runs;
     }
 
-    private static DateTimeOffset? Instant(NpgsqlDataReader reader, int ordinal) => reader.IsDBNull(ordinal) ? null : reader.GetFieldValue<DateTimeOffset>(ordinal);
+    private static DateTimeOffset? Instant(NpgsqlDataReader reader, int ordinal) =>
+        reader.IsDBNull(ordinal) ? null : reader.GetFieldValue<DateTimeOffset>(ordinal);
 
     /// <summary>
-    /// Every run of the account was charged floor(microseconds x GPUs x rate) of each of its prices to where it is settled, and not a nano else
-    /// left the account.
+    /// Every run of the account was charged floor(microseconds x GPUs x rate) of each of its prices to where it is settled, and not a nano
+    /// else left the account.
     /// </summary>
     protected async Task AssertChargedExactlyAsync(AccountId account)
     {
         await using var command = product.Database.CreateCommand(
             $"""
-            select r.gpus, r.settled_until, r.total_nanos, array_agg(g.from_at order by g.from_at, g.price_version), array_agg(g.per_gpu_hour_nanos order by g.from_at, g.price_version),
+            select r.gpus, r.settled_until, r.total_nanos, array_agg(g.from_at order by g.from_at, g.price_version),
+              array_agg(g.per_gpu_hour_nanos order by g.from_at, g.price_version),
               (select b.amount_nanos from ledger_balance b join ledger_account a on a.id = b.ledger_account where a.account = r.account),
               (select sum(e.amount_nanos) from ledger_entry e join ledger_account a on a.id = e.ledger_account
                 join ledger_transaction t on t.position = e.transaction_position where a.account = r.account and t.type = 'CreditGrant')

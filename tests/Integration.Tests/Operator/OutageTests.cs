@@ -9,15 +9,16 @@ namespace Tensormesh.Integration.Tests.Operators;
 public sealed class OutageTests(OperatorFixture product) : OperatorTest(product)
 {
     /// <summary>
-    /// One kill for both stories, because a killed operator's lease must be waited out: work that goes on, is deleted or replaced meanwhile is
-    /// charged exactly; a balance that ended meanwhile is charged to its end, and what ran on is written off.
+    /// One kill for both stories, because a killed operator's lease must be waited out: work that goes on, is deleted or replaced meanwhile
+    /// is charged exactly; a balance that ended meanwhile is charged to its end, and what ran on is written off.
     /// </summary>
     [Fact]
     public async Task What_happened_while_the_operator_was_dead_is_charged_exactly_and_what_ran_past_a_balance_is_written_off()
     {
         var (rich, poor) = (await OpenTeamAsync("5000.00"), await OpenTeamAsync("20.00"));
         var broke = await StartAsync(poor, "train");
-        var (kept, replaced, deleted) = (await StartAsync(rich, "kept"), await StartAsync(rich, "replaced"), await StartAsync(rich, "deleted"));
+        var (kept, replaced, deleted) = (await StartAsync(rich, "kept"), await StartAsync(rich, "replaced"),
+            await StartAsync(rich, "deleted"));
         var first = Assert.Single(await PodsAsync(rich, "replaced"));
         var last = Assert.Single(await PodsAsync(rich, "deleted"));
         await KeepInSightAsync(first);
@@ -51,7 +52,8 @@ public sealed class OutageTests(OperatorFixture product) : OperatorTest(product)
         var runs = await Eventually.SeeAsync(() => RunsAsync(replaced), all => all.Count == 2 && all.Count(run => run.Accrues) == 1);
         var second = Assert.Single(await PodsAsync(rich, "replaced"));
         Assert.Equal(
-            new DateTimeOffset(second.Status.ContainerStatuses[0].State.Running.StartedAt!.Value), runs.Single(run => run.Accrues).StartedAt);
+            new DateTimeOffset(second.Status.ContainerStatuses[0].State.Running.StartedAt!.Value),
+            runs.Single(run => run.Accrues).StartedAt);
         Assert.True(Assert.Single(await RunsAsync(kept)).Accrues);
         await UntilSettledAsync(kept, times: 1);
         // Nothing was charged past its end, so nothing had to be given back.
@@ -61,12 +63,14 @@ public sealed class OutageTests(OperatorFixture product) : OperatorTest(product)
         var run = Assert.Single(await RunsAsync(broke));
         Assert.InRange((run.ChargeUntil!.Value - exhausts).Duration(), TimeSpan.Zero, TimeSpan.FromMicroseconds(2));
         Assert.InRange((await PostedAsync(poor.Account)).Nanos, 0, 1001);
-        var decided = new DateTimeOffset(await ScalarAsync<DateTime>($"select decided_at from suspension where account = '{poor.Account}'"));
+        var decided = new DateTimeOffset(
+            await ScalarAsync<DateTime>($"select decided_at from suspension where account = '{poor.Account}'"));
         Assert.True(decided - run.ChargeUntil.Value > OperatorFixture.Options.SuspensionTolerance, $"decided at {decided:O}");
         var lost = Rating.Due(decided - run.StartedAt, run.PerGpuHour, run.Gpus) - run.Total;
         Assert.Equal(lost, new Money(await ScalarAsync<long>(
             $"""
-            select e.amount_nanos from ledger_transaction t join ledger_entry e on e.transaction_position = t.position join ledger_account a on a.id = e.ledger_account
+            select e.amount_nanos from ledger_transaction t join ledger_entry e on e.transaction_position = t.position
+            join ledger_account a on a.id = e.ledger_account
             where t.type = 'Uncollected' and a.name = 'revenue:gpu' and t.details ->> 'account' = '{poor.Account}'
             """)));
         Assert.True(await MetricAsync("tensormesh_uncollected_dollars_total") > 0);
@@ -89,8 +93,10 @@ public sealed class OutageTests(OperatorFixture product) : OperatorTest(product)
         {
             var applied = await KubectlAsync("apply", "-f", await FileAsync(Deployment(team, "new")));
             Assert.Contains("created", applied, StringComparison.Ordinal);
-            var waiting = await SeeAsync(team, "new", seen => Condition(seen, ConditionTypes.BillingAuthorized)?.Reason == ConditionReasons.LedgerUnavailable);
-            Assert.Equal(("Unknown", "False"), (Condition(waiting, ConditionTypes.BillingAuthorized)!.Status, Condition(waiting, ConditionTypes.Ready)!.Status));
+            var waiting = await SeeAsync(team, "new", seen =>
+                Condition(seen, ConditionTypes.BillingAuthorized)?.Reason == ConditionReasons.LedgerUnavailable);
+            Assert.Equal(("Unknown", "False"),
+                (Condition(waiting, ConditionTypes.BillingAuthorized)!.Status, Condition(waiting, ConditionTypes.Ready)!.Status));
             Assert.Null(await ChildAsync(team, "new"));
             // What runs is looked at when something about it changes: its own label will do.
             await PatchAsync(team, "running", new { metadata = new { labels = new { purpose = "test" } } });
@@ -130,8 +136,10 @@ public sealed class OutageTests(OperatorFixture product) : OperatorTest(product)
         try
         {
             using var process = System.Diagnostics.Process.Start(new System.Diagnostics.ProcessStartInfo(
-                "kubectl", ["--kubeconfig", Cluster.KubeconfigPath, "apply", "--dry-run=server", "-f", file]) { RedirectStandardError = true })!;
-            Assert.Contains("Warning: the ledger cannot be read right now", await process.StandardError.ReadToEndAsync(Ended), StringComparison.Ordinal);
+                "kubectl",
+                    ["--kubeconfig", Cluster.KubeconfigPath, "apply", "--dry-run=server", "-f", file]) { RedirectStandardError = true })!;
+            Assert.Contains("Warning: the ledger cannot be read right now", await process.StandardError.ReadToEndAsync(Ended),
+                StringComparison.Ordinal);
         }
         finally
         {
@@ -139,7 +147,8 @@ public sealed class OutageTests(OperatorFixture product) : OperatorTest(product)
             Product.Database.Clear();
         }
 
-        await Eventually.SeeAsync(() => RefusalOfAsync(Deployment(team, "new", replicas: 60, gpus: 16), dryRun: true), refusal => refusal is not null);
+        await Eventually.SeeAsync(() => RefusalOfAsync(Deployment(team, "new", replicas: 60, gpus: 16), dryRun: true), refusal =>
+            refusal is not null);
     }
 
     private async Task EnsureOperatorAsync()
@@ -154,9 +163,10 @@ public sealed class OutageTests(OperatorFixture product) : OperatorTest(product)
         }
     }
 
-    private static async Task<string> FileAsync(GpuDeployment deployment)
+    /// <summary>In the cluster's own folder, which goes with it.</summary>
+    private async Task<string> FileAsync(GpuDeployment deployment)
     {
-        var file = Path.Combine(Path.GetTempPath(), $"{deployment.Namespace()}-{deployment.Name()}.yaml");
+        var file = Path.Combine(Cluster.StateDirectory, $"{deployment.Namespace()}-{deployment.Name()}.yaml");
         await File.WriteAllTextAsync(file, KubernetesYaml.Serialize(deployment), Ended);
         return file;
     }

@@ -33,11 +33,15 @@ public sealed class PriceTests(OperatorFixture product) : OperatorTest(product)
         var run = Assert.Single(await RunsAsync(deployment));
         Assert.Equal(Money.Parse("7199.999999999"), run.PerGpuHour);
         Assert.Equal(
-            Rating.Due(changed - run.StartedAt, Money.Parse(OperatorFixture.PerHour), 1) + Rating.Due(run.SettledUntil - changed, run.PerGpuHour, 1), run.Total);
+            Rating.Due(changed - run.StartedAt, Money.Parse(OperatorFixture.PerHour), 1) + Rating.Due(run.SettledUntil - changed,
+                run.PerGpuHour, 1), run.Total);
         Assert.Equal(2L, await ScalarAsync<long>($"select count(*) from run_interval_rating where pod = '{run.Pod}'"));
         // What was posted before the change still names the version that priced it.
         Assert.Equal(2L, await ScalarAsync<long>(
-            $"select count(distinct details ->> 'priceVersion') from ledger_transaction where type = 'GpuUsage' and details ->> 'pod' = '{run.Pod}'"));
+            $"""
+            select count(distinct details ->> 'priceVersion') from ledger_transaction where type = 'GpuUsage'
+              and details ->> 'pod' = '{run.Pod}'
+            """));
     }
 
     [Fact]
@@ -51,13 +55,15 @@ public sealed class PriceTests(OperatorFixture product) : OperatorTest(product)
         var late = "z-" + OperatorFixture.BookOf(gpu);
         var conflict = await Product.PublishAsync(late, (gpu, "0.01"), (gpu + "-new", "1.00"));
         Assert.Equal(("False", ConditionReasons.PriceConflict), Ready(conflict));
-        Assert.Contains($"PriceBook {OperatorFixture.BookOf(gpu)} already prices {gpu}", conflict.Status!.Conditions!.Single().Message, StringComparison.Ordinal);
+        Assert.Contains($"PriceBook {OperatorFixture.BookOf(gpu)} already prices {gpu}", conflict.Status!.Conditions!.Single().Message,
+            StringComparison.Ordinal);
         Assert.Equal(0L, await ScalarAsync<long>($"select count(*) from price_version where item = '{gpu}-new'"));
 
         // What is no price at all the schema refuses already, and the book stays as it was.
         foreach (var price in (string[])["99999999999999", "-1.00", "free"])
         {
-            var refused = await Assert.ThrowsAsync<HttpOperationException>(() => Product.PublishAsync(OperatorFixture.BookOf(gpu), (gpu, price)));
+            var refused = await Assert.ThrowsAsync<HttpOperationException>(() =>
+                Product.PublishAsync(OperatorFixture.BookOf(gpu), (gpu, price)));
             Assert.Equal(HttpStatusCode.UnprocessableEntity, refused.Response.StatusCode);
         }
 
@@ -67,7 +73,8 @@ public sealed class PriceTests(OperatorFixture product) : OperatorTest(product)
 
         // The conflict ends when the older book no longer names the product.
         await DeleteBookAsync(OperatorFixture.BookOf(gpu));
-        await Eventually.SeeAsync(() => Product.Books.ReadAsync<PriceBook>(late, Ended), book => Ready(book) == ("True", ConditionReasons.Published));
+        await Eventually.SeeAsync(() => Product.Books.ReadAsync<PriceBook>(late, Ended), book =>
+            Ready(book) == ("True", ConditionReasons.Published));
         await DeleteBookAsync(late);
     }
 
@@ -82,7 +89,8 @@ public sealed class PriceTests(OperatorFixture product) : OperatorTest(product)
 
         await DeleteBookAsync(OperatorFixture.BookOf(gpu));
         await Eventually.SeeAsync(
-            () => RefusalOfAsync(On(gpu, team, "new"), dryRun: true), refusal => refusal?.Contains("no PriceBook names a price for it", StringComparison.Ordinal) == true, refusal => refusal ?? "");
+            () => RefusalOfAsync(On(gpu, team, "new"), dryRun: true), refusal =>
+                refusal?.Contains("no PriceBook names a price for it", StringComparison.Ordinal) == true, refusal => refusal ?? "");
         await UntilSettledAsync(deployment, times: 2);
         var run = Assert.Single(await RunsAsync(deployment));
         Assert.True(run.Accrues);
@@ -91,7 +99,8 @@ public sealed class PriceTests(OperatorFixture product) : OperatorTest(product)
     }
 
     private Task<object> DeleteBookAsync(string book)
-        => Client.CustomObjects.DeleteClusterCustomObjectAsync(WellKnown.Group, WellKnown.Version, PriceBook.PluralName, book, cancellationToken: Ended);
+        => Client.CustomObjects.DeleteClusterCustomObjectAsync(WellKnown.Group, WellKnown.Version, PriceBook.PluralName, book,
+            cancellationToken: Ended);
 
     private static (string, string) Ready(PriceBook book)
     {

@@ -27,7 +27,8 @@ public sealed partial class ReadingTests(OperatorFixture product) : OperatorTest
         Assert.Matches("^([0-9]+m)?[0-9]+s$|^[0-9]+m$", row["RUNWAY"]);
 
         var events = await Eventually.SeeAsync(
-            async () => (await Client.CoreV1.ListNamespacedEventAsync("default", fieldSelector: $"involvedObject.name={team.Account}", cancellationToken: Ended)).Items,
+            async () => (await Client.CoreV1.ListNamespacedEventAsync("default", fieldSelector: $"involvedObject.name={team.Account}",
+                cancellationToken: Ended)).Items,
             all => all.Any(IsLow), all => string.Join(", ", all.Select(each => each.Message)));
         var low = Assert.Single(events, IsLow);
         Assert.Equal("Warning", low.Type);
@@ -51,8 +52,10 @@ public sealed partial class ReadingTests(OperatorFixture product) : OperatorTest
     public async Task Kubectl_explains_what_a_customer_may_ask_for()
     {
         var text = await KubectlAsync("explain", "gpud.spec.gpu");
-        Assert.Contains("The GPUs of each pod. Any product that satisfies all of it", Regex.Replace(text, @"\s+", " "), StringComparison.Ordinal);
-        Assert.All((string[])["count", "product", "minMemory", "minComputeCapability", "container"], field => Assert.Contains(field, text, StringComparison.Ordinal));
+        Assert.Contains("The GPUs of each pod. Any product that satisfies all of it", Regex.Replace(text, @"\s+", " "),
+            StringComparison.Ordinal);
+        Assert.All((string[])["count", "product", "minMemory", "minComputeCapability", "container"], field =>
+            Assert.Contains(field, text, StringComparison.Ordinal));
     }
 
     [Fact]
@@ -63,12 +66,15 @@ public sealed partial class ReadingTests(OperatorFixture product) : OperatorTest
         var metrics = await Product.MetricsAsync();
         Assert.All(
             metrics.Split('\n', StringSplitOptions.RemoveEmptyEntries).Where(line => line[0] != '#'),
-            line => Assert.True(Sample().IsMatch(line) && double.TryParse(line[(line.LastIndexOf(' ') + 1)..], CultureInfo.InvariantCulture, out _), line));
+            line => Assert.True(Sample().IsMatch(line)
+                && double.TryParse(line[(line.LastIndexOf(' ') + 1)..], CultureInfo.InvariantCulture, out _), line));
         string[] names =
         [
             "tensormesh_reconcile_total", "tensormesh_reconcile_seconds", "tensormesh_queue_depth", "tensormesh_active_workers",
-            "tensormesh_informer_staleness_seconds", "tensormesh_informer_relists_total", "tensormesh_informer_objects", "tensormesh_leader",
-            "tensormesh_gate_verdicts_total", "tensormesh_webhook_seconds", "tensormesh_suspensions_total", "tensormesh_suspend_lateness_seconds",
+            "tensormesh_informer_staleness_seconds", "tensormesh_informer_relists_total", "tensormesh_informer_objects",
+                "tensormesh_leader",
+            "tensormesh_gate_verdicts_total", "tensormesh_webhook_seconds", "tensormesh_suspensions_total",
+                "tensormesh_suspend_lateness_seconds",
             "tensormesh_gpu_charged_dollars_total", "tensormesh_usage_windows_total", "tensormesh_uncollected_dollars_total",
             "tensormesh_settlement_lag_seconds", "tensormesh_ledger_up", "tensormesh_running_gpus", "tensormesh_accounts_below_alert",
             "tensormesh_events_dropped_total",
@@ -87,14 +93,16 @@ public sealed partial class ReadingTests(OperatorFixture product) : OperatorTest
     }
 
     /// <summary>Not the one from before the account had any money.</summary>
-    private static bool IsLow(Corev1Event story) => story.Reason == "LowBalance" && !story.Message.Contains("balance of $0.00", StringComparison.Ordinal);
+    private static bool IsLow(Corev1Event story) => story.Reason == "LowBalance"
+        && !story.Message.Contains("balance of $0.00", StringComparison.Ordinal);
 
     /// <summary>The one row of a table, by column.</summary>
     private static Dictionary<string, string> Cells(string table)
     {
         var lines = table.Split('\n', StringSplitOptions.RemoveEmptyEntries);
         var heads = Columns().Matches(lines[0]);
-        return heads.Select((head, i) => (head.Value, Text: lines[1][Math.Min(head.Index, lines[1].Length)..(i + 1 < heads.Count ? heads[i + 1].Index : lines[1].Length)].Trim()))
+        return heads.Select((head, i) => (head.Value,
+            Text: lines[1][Math.Min(head.Index, lines[1].Length)..(i + 1 < heads.Count ? heads[i + 1].Index : lines[1].Length)].Trim()))
             .ToDictionary(cell => cell.Value, cell => cell.Text);
     }
 

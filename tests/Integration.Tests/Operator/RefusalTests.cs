@@ -26,7 +26,8 @@ public sealed class RefusalTests(OperatorFixture product) : OperatorTest(product
         }
 
         var refused = await SeeAsync(poor, "train", seen => Condition(seen, ConditionTypes.Ready)?.Reason == "InsufficientBalance");
-        Assert.Equal(("False", "False", "True"), (Status(refused, ConditionTypes.Ready), Status(refused, ConditionTypes.BillingAuthorized), Status(refused, ConditionTypes.Stalled)));
+        Assert.Equal(("False", "False", "True"), (Status(refused, ConditionTypes.Ready), Status(refused, ConditionTypes.BillingAuthorized),
+            Status(refused, ConditionTypes.Stalled)));
         var message = Condition(refused, ConditionTypes.Ready)!.Message;
         Assert.EndsWith(message, told, StringComparison.Ordinal);
         Assert.All(
@@ -39,7 +40,8 @@ public sealed class RefusalTests(OperatorFixture product) : OperatorTest(product
 
         await GrantAsync(poor.Account, "100.00");
         var running = await UntilRunningAsync(poor, "train");
-        Assert.Equal(("True", "False", "False"), (Status(running, ConditionTypes.BillingAuthorized), Status(running, ConditionTypes.Suspended), Status(running, ConditionTypes.Stalled)));
+        Assert.Equal(("True", "False", "False"), (Status(running, ConditionTypes.BillingAuthorized),
+            Status(running, ConditionTypes.Suspended), Status(running, ConditionTypes.Stalled)));
         await Cards.AttachAsync(cardless.Account, "pm_card_amex", Ended);
         await UntilRunningAsync(cardless, "waits");
     }
@@ -50,12 +52,14 @@ public sealed class RefusalTests(OperatorFixture product) : OperatorTest(product
         const int asked = 50, paid = 10;
         // Half a hold more than ten: an eleventh must not squeeze in.
         var team = await OpenTeamAsync("210.00");
-        // The webhook lets pass whom it still sees money for, whoever else has been told so: the reconciler decides under the account's lock.
-        var denied = (await Task.WhenAll(Enumerable.Range(0, asked).Select(i => RefusalOfAsync(Deployment(team, $"job-{i}"))))).OfType<string>().ToList();
+        // The webhook lets pass whom it still sees money for, whoever else was told so: the reconciler decides under the lock.
+        var denied = (await Task.WhenAll(
+            Enumerable.Range(0, asked).Select(i => RefusalOfAsync(Deployment(team, $"job-{i}"))))).OfType<string>().ToList();
         Assert.All(denied, refusal => Assert.Contains("is short by $", refusal, StringComparison.Ordinal));
 
         var seen = await Eventually.SeeAsync(
-            () => ListAsync(team), all => all.Count == asked - denied.Count && all.Count(IsReady) == paid && all.Count(IsRefused) == all.Count - paid, Describe);
+            () => ListAsync(team), all => all.Count == asked - denied.Count && all.Count(IsReady) == paid
+                && all.Count(IsRefused) == all.Count - paid, Describe);
         var running = Names(seen);
         Assert.Equal(paid, await RunsOfAsync(team));
         await UntilSettledAsync(seen.First(IsReady), times: 3, async () =>
@@ -70,19 +74,24 @@ public sealed class RefusalTests(OperatorFixture product) : OperatorTest(product
             Assert.Equal(standing.Posted, standing.Held(now) + standing.Accrued(now) + standing.Available(now));
         });
         Assert.Equal(paid, (await PodsAsync(team)).Count);
-        Assert.All(await ListAsync(team), each => Assert.True(IsReady(each) || Condition(each, ConditionTypes.Ready)!.Reason == "InsufficientBalance"));
+        Assert.All(await ListAsync(team), each =>
+            Assert.True(IsReady(each) || Condition(each, ConditionTypes.Ready)!.Reason == "InsufficientBalance"));
     }
 
     private Task<int> RunsOfAsync(Team team) => Eventually.SeeAsync(
-        async () => (int)await ScalarAsync<long>($"select count(*) from run_interval where account = '{team.Account}' and ended_at is null and charge_until is null"),
+        async () => (int)await ScalarAsync<long>(
+            $"select count(*) from run_interval where account = '{team.Account}' and ended_at is null and charge_until is null"),
         count => count >= 10);
 
-    private static bool IsRefused(GpuDeployment each) => Condition(each, ConditionTypes.Ready) is { Status: "False", Reason: "InsufficientBalance" };
+    private static bool IsRefused(GpuDeployment each) =>
+        Condition(each, ConditionTypes.Ready) is { Status: "False", Reason: "InsufficientBalance" };
 
-    private static string Names(IEnumerable<GpuDeployment> all) => string.Join(' ', all.Where(IsReady).Select(each => each.Name()).Order(StringComparer.Ordinal));
+    private static string Names(IEnumerable<GpuDeployment> all) =>
+        string.Join(' ', all.Where(IsReady).Select(each => each.Name()).Order(StringComparer.Ordinal));
 
     private static string Describe(List<GpuDeployment> all)
-        => string.Join(", ", all.GroupBy(each => Condition(each, ConditionTypes.Ready)?.Reason ?? "none").Select(group => $"{group.Count()} {group.Key}"));
+        => string.Join(", ",
+            all.GroupBy(each => Condition(each, ConditionTypes.Ready)?.Reason ?? "none").Select(group => $"{group.Count()} {group.Key}"));
 
     private static string? Status(GpuDeployment deployment, string type) => Condition(deployment, type)?.Status;
 }

@@ -24,7 +24,8 @@ public sealed class ScaleTests(OperatorFixture product) : OperatorTest(product)
         await KubectlAsync("-n", team.Namespace, "scale", "gpud/train", "--replicas=3");
         var grown = await UntilRunningAsync(team, "train", replicas: 3);
         Assert.Equal((3, 3, "10800.00"), (grown.Status!.Replicas, grown.Status.Gpus, grown.Status.HourlyRate));
-        Assert.Equal("3", await KubectlAsync("-n", team.Namespace, "get", "gpud/train", "--subresource=scale", "-o", "jsonpath={.status.replicas}"));
+        Assert.Equal("3",
+            await KubectlAsync("-n", team.Namespace, "get", "gpud/train", "--subresource=scale", "-o", "jsonpath={.status.replicas}"));
         Assert.Equal(3L, await GpusHeldForAsync(grown));
 
         await ScaleAsync(team, 1);
@@ -61,7 +62,8 @@ public sealed class ScaleTests(OperatorFixture product) : OperatorTest(product)
         var team = await OpenTeamAsync("50.00");
         await StartAsync(team, "train");
 
-        var denied = await Assert.ThrowsAsync<HttpOperationException>(() => PatchAsync(team, "train", new { spec = new { gpu = new { count = 4 } } }));
+        var denied = await Assert.ThrowsAsync<HttpOperationException>(() =>
+            PatchAsync(team, "train", new { spec = new { gpu = new { count = 4 } } }));
         Assert.Contains("is short by $", denied.Response.Content, StringComparison.Ordinal);
         await PatchAsync(team, "train", new { metadata = new { labels = new { purpose = "test" } } });
         await PatchAsync(team, "train", new { spec = new { replicas = 0 } });

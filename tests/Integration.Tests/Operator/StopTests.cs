@@ -21,7 +21,8 @@ public sealed class StopTests(OperatorFixture product) : OperatorTest(product)
         Assert.Equal(finished, (await ClosedRunAsync(pod)).EndedAt);
         await LetGoAsync(pod);
         var paused = await SeeStoppedAsync(team, "train", ConditionReasons.Paused);
-        Assert.Equal(("True", ConditionReasons.Paused), (Condition(paused, ConditionTypes.Suspended)!.Status, Condition(paused, ConditionTypes.Suspended)!.Reason));
+        Assert.Equal(("True", ConditionReasons.Paused),
+            (Condition(paused, ConditionTypes.Suspended)!.Status, Condition(paused, ConditionTypes.Suspended)!.Reason));
         await UntilNoHoldAsync(deployment);
 
         await PatchAsync(team, "train", new { spec = new { paused = false } });
@@ -66,7 +67,8 @@ public sealed class StopTests(OperatorFixture product) : OperatorTest(product)
 
         await PatchAsync(team, "stubborn", new { spec = new { paused = true } });
         var draining = await Eventually.SeeAsync(
-            () => Client.CoreV1.ReadNamespacedPodAsync(pod.Name(), team.Namespace, cancellationToken: Ended), now => now.DeletionTimestamp() is not null);
+            () => Client.CoreV1.ReadNamespacedPodAsync(pod.Name(), team.Namespace, cancellationToken: Ended), now =>
+                now.DeletionTimestamp() is not null);
         // It still holds its GPUs, so it still costs, and its money stays aside.
         Assert.True((await RunAsync(pod)).Accrues);
         Assert.NotEqual(-1, (await HoldOfAsync(deployment)).Nanos);
@@ -102,7 +104,8 @@ public sealed class StopTests(OperatorFixture product) : OperatorTest(product)
         {
             Annotations = new Dictionary<string, string> { [TestKit.HollowFault.Annotation] = TestKit.HollowFault.HangImagePullName },
         }));
-        var pending = await SeeAsync(team, "pulling", seen => Condition(seen, ConditionTypes.Ready)?.Reason == ConditionReasons.Starting && seen.Status!.Replicas == 1);
+        var pending = await SeeAsync(team, "pulling", seen => Condition(seen, ConditionTypes.Ready)?.Reason == ConditionReasons.Starting
+            && seen.Status!.Replicas == 1);
         Assert.Equal(0, pending.Status!.Gpus);
         await Eventually.SeeAsync(() => PodsAsync(team, "pulling"), pods => pods.Count == 1 && pods[0].Spec.NodeName is not null);
         Assert.Empty(await RunsAsync(pending));

@@ -31,9 +31,9 @@ internal static class GateBenchmark
     private const int Clients = 16;
     private const int AccountCount = 100;
     private const int RunsPerAccount = 20;
-    private const int Rounds = 3;
+    private const int Rounds = 5;
     private const string ConstantPath = "/constant";
-    private static readonly TimeSpan Duration = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan Duration = TimeSpan.FromSeconds(3);
     private static readonly TimeSpan WarmUp = TimeSpan.FromSeconds(3);
 
     public static async Task RunAsync(Workplace workplace, CancellationToken cancellation)
@@ -171,7 +171,7 @@ internal static class GateBenchmark
                 // The first answer of a client pays for its handshake.
                 if (i != number) latencies.Add(Stopwatch.GetElapsedTime(asked).TotalMilliseconds);
                 if (!answer.Contains("\"allowed\":true", StringComparison.Ordinal))
-                    throw new InvalidOperationException($"not allowed: {answer}");
+                    throw new InvalidOperationException($"{url.AbsolutePath} answered {(int)response.StatusCode}: {answer}");
             }
 
             return latencies;
@@ -181,11 +181,12 @@ internal static class GateBenchmark
 
     /// <summary>What the API server sends when a GpuDeployment is created.</summary>
     private static byte[] Review(int number) => Encoding.UTF8.GetBytes($$$$"""
-        {"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"{{{{Guid.NewGuid()}}}}","kind":{"group":"tensormesh.ai",
-        "version":"v1alpha1","kind":"GpuDeployment"},"resource":{"group":"tensormesh.ai","version":"v1alpha1","resource":"gpudeployments"},
+        {"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"{{{{Guid.NewGuid()}}}}",
+        "kind":{"group":"tensormesh.ai","version":"v1alpha1","kind":"GpuDeployment"},
+        "resource":{"group":"tensormesh.ai","version":"v1alpha1","resource":"gpudeployments"},
         "name":"fine-tune","namespace":"team-{{{{number % AccountCount}}}}","operation":"CREATE","userInfo":{"username":"ada"},"dryRun":false,
         "object":{"apiVersion":"tensormesh.ai/v1alpha1","kind":"GpuDeployment","metadata":{"name":"fine-tune",
-        "namespace":"team-{{{{number % AccountCount}}}}"},"spec":{"replicas":1,"gpu":{"count":4,"product":"NVIDIA-H100-80GB-HBM3"},
+        "uid":"{{{{Guid.NewGuid()}}}}","generation":1,"namespace":"team-{{{{number % AccountCount}}}}"},"spec":{"replicas":1,"gpu":{"count":4,"product":"NVIDIA-H100-80GB-HBM3"},
         "template":{"spec":{"containers":[{"name":"trainer","image":"tensormesh.ai/workload:dev","imagePullPolicy":"IfNotPresent"}]}}}
         },
         "oldObject":null,"options":null}}

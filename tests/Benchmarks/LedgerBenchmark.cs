@@ -43,7 +43,7 @@ internal static class LedgerBenchmark
             hots.Add(await onOne.PerSecondAsync(Duration, cancellation));
             batches.Add(await batched.PerSecondAsync(Duration, cancellation));
             Workplace.Say(
-                $"round {round}: pgbench {floors[^1]:0}/s, spread {spreads[^1]:0}/s, hot {hots[^1]:0}/s, batched {batches[^1]:0}/s, load {Workplace.LoadAverage()}");
+                $"round {round}: pgbench {floors[^1]:0}/s, spread {spreads[^1]:0}/s, hot {hots[^1]:0}/s, batched {batches[^1]:0}/s");
         }
 
         var floor = Samples.Median(floors);

@@ -31,7 +31,8 @@ internal static class StandingBenchmark
             if (standing!.Intervals.Count != RunsPerAccount) throw new InvalidOperationException($"read {standing.Intervals.Count} intervals");
         }
 
-        Workplace.Say($"read: median {Samples.Median(reads):0.00} ms, p99 {Samples.Quantile(reads, 0.99):0.00} ms, load {Workplace.LoadAverage()}");
+        Workplace.Say(
+            $"read: median {Samples.Median(reads):0.00} ms, p99 {Samples.Quantile(reads, 0.99):0.00} ms, load {Workplace.LoadAverage()}");
         workplace.Report(
             "p99_ms", Samples.Quantile(reads, 0.99), "ms", "<=5",
             $"reading one account's standing among {AccountCount} accounts with {RunsPerAccount} open intervals each");

@@ -6,6 +6,7 @@ namespace Tensormesh.Billing;
 public sealed class Holds(NpgsqlDataSource dataSource)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
+    private readonly StandingHints hints = new(dataSource);
 
     /// <summary>
     /// Evaluates the start rule on the standing as locked and, when it admits, sets the hold to cover the request. A hold that already
@@ -13,17 +14,19 @@ public sealed class Holds(NpgsqlDataSource dataSource)
     /// many GPUs is left as it is, or shrunk with a smaller request; a larger request takes a hold for the difference. Idempotent.
     /// </summary>
     /// <returns>The verdict of <see cref="BillingGate.EvaluateStart"/> under the lock; on Admit the hold is in place.</returns>
-    public Task<Verdict> PlaceAsync(LaunchRequest request, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation)
+    public async Task<Verdict> PlaceAsync(LaunchRequest request, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation)
     {
         var at = now.ToLedgerTime();
-        if (request.Account is not { } account) return Task.FromResult(BillingGate.EvaluateStart(request, null, policy, at));
-        return Transact.RunAsync(dataSource, async connection =>
+        if (request.Account is not { } account) return BillingGate.EvaluateStart(request, null, policy, at);
+        var placed = await Transact.RunAsync(dataSource, async connection =>
         {
             var standing = await LockAndReadAsync(connection, account, request.Deployment, cancellation);
             var verdict = BillingGate.EvaluateStart(request, standing, policy, at);
             if (verdict is Verdict.Admit) await SetAsync(connection, HoldFor(request, standing!, policy, at), cancellation);
             return verdict;
         }, cancellation);
+        if (placed is Verdict.Admit) hints.Tell([account.Value]);
+        return placed;
     }
 
     /// <summary>Gives back what is left. Idempotent. Does not stop charging of pods that still run.</summary>
@@ -84,7 +87,6 @@ public sealed class Holds(NpgsqlDataSource dataSource)
                     Transact.Value(hold.Deployment.Value), Transact.Value(hold.Account.Value), Transact.Value(hold.Product.Name),
                     Transact.Value(hold.Gpus),
                     Transact.Value(hold.PerGpuHour.Nanos), Transact.Value(hold.Remaining.Nanos), Transact.Value(hold.PlacedAt)),
-                StandingChannel.Notify(hold.Account),
             },
         };
         await batch.ExecuteNonQueryAsync(cancellation);

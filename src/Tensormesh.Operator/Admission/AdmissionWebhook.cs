@@ -80,7 +80,7 @@ internal sealed partial class AdmissionWebhook(
     {
         // Only what asks for more is gated: a suspended deployment's owner may still edit its labels or scale it down.
         if (before is not null && !AsksForMore(before, after)) return Allow(request);
-        var seen = await observer.ObserveAsync(after, cancellation).ConfigureAwait(false);
+        var seen = await observer.ObserveAsync(after, cancellation, withRuns: false).ConfigureAwait(false);
         if (seen.Ledger is not LedgerView.Known ledger)
         {
             return Allow(request, "the ledger cannot be read right now: the deployment is accepted, and starts once its balance has been checked");

@@ -129,7 +129,8 @@ public sealed class LedgerBatchTests(PostgresFixture postgres) : BillingTest(pos
     {
         await DeclareAsync(Acme);
         await PostAsync(Give("ten", "acme", 10));
-        var batches = Enumerable.Range(0, 6).Select(b => Task.Run(() => PostAsync([.. Enumerable.Range(0, 5).Select(i => Spend($"b{b}-{i}", "acme", 1))])));
+        var batches = Enumerable.Range(0, 6).Select(b => Task.Run(
+            () => PostAsync([.. Enumerable.Range(0, 5).Select(i => Spend($"b{b}-{i}", "acme", 1))])));
         var singles = Enumerable.Range(0, 20).Select(i => Task.Run(async () =>
             (IReadOnlyList<PostResult>)[await Ledger.PostAsync(Spend($"s{i}", "acme", 1), Cancellation)]));
         var results = (await Task.WhenAll(batches.Concat(singles))).SelectMany(one => one).Select(Outcome).ToList();

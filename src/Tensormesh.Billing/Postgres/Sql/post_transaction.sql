@@ -222,7 +222,8 @@ begin
     or exists (
       -- As if all that comes out came before all that goes in, and the reverse: no order can do worse.
       select from (
-        select e.account, e.currency, coalesce(sum(e.amount) filter (where e.amount < 0), 0) as less, coalesce(sum(e.amount) filter (where e.amount > 0), 0) as more
+        select e.account, e.currency,
+          coalesce(sum(e.amount) filter (where e.amount < 0), 0) as less, coalesce(sum(e.amount) filter (where e.amount > 0), 0) as more
         from unnest(p_accounts, p_amounts, p_currencies) as e(account, amount, currency) group by e.account, e.currency) d
       left join ledger_account a on a.name = d.account and a.currency = d.currency
       left join ledger_balance b on b.ledger_account = a.id and b.shard = pg_backend_pid() % a.shards
@@ -241,8 +242,10 @@ begin
       from entry group by movement
     ), header as (
       insert into ledger_transaction (id, type, idempotency_key, content_hash, effective_at, description, details)
-      select new_transaction_id(), m.type, m.key, sha256(convert_to(m.type || c.text, 'UTF8')), coalesce(m.effective_at, clock_timestamp()), m.description, m.details
-      from unnest(p_types, p_keys, p_effective_at, p_descriptions, p_details) with ordinality as m(type, key, effective_at, description, details, movement)
+      select new_transaction_id(), m.type, m.key, sha256(convert_to(m.type || c.text, 'UTF8')),
+        coalesce(m.effective_at, clock_timestamp()), m.description, m.details
+      from unnest(p_types, p_keys, p_effective_at, p_descriptions, p_details) with ordinality
+        as m(type, key, effective_at, description, details, movement)
       join content c on c.movement = m.movement order by m.movement
       on conflict (idempotency_key) do nothing
       returning position, id, idempotency_key
@@ -256,7 +259,8 @@ begin
       from (select e.id, e.shard, sum(e.amount) as amount from posted p join entry e on e.movement = p.movement group by e.id, e.shard) d
       where b.ledger_account = d.id and b.shard = d.shard
     )
-    select array_agg(p.id order by m.movement) into v_ids from generate_subscripts(p_keys, 1) as m(movement) left join posted p on p.movement = m.movement;
+    select array_agg(p.id order by m.movement) into v_ids
+      from generate_subscripts(p_keys, 1) as m(movement) left join posted p on p.movement = m.movement;
   end if;
 
   for i in 1..cardinality(p_keys) loop
@@ -266,9 +270,11 @@ begin
     refusal := null;
     message := null;
     if v_ids[i] is null then
-      select coalesce(array_agg(e.account order by e.place), '{}'), coalesce(array_agg(e.amount order by e.place), '{}'), coalesce(array_agg(e.currency order by e.place), '{}')
+      select coalesce(array_agg(e.account order by e.place), '{}'), coalesce(array_agg(e.amount order by e.place), '{}'),
+          coalesce(array_agg(e.currency order by e.place), '{}')
         into v_accounts, v_amounts, v_currencies
-        from unnest(p_movements, p_accounts, p_amounts, p_currencies) with ordinality as e(movement, account, amount, currency, place) where e.movement = i;
+        from unnest(p_movements, p_accounts, p_amounts, p_currencies) with ordinality as e(movement, account, amount, currency, place)
+        where e.movement = i;
       select t.transaction_id, t.already_posted, t.refusal, t.message into transaction_id, already_posted, refusal, message
         from try_post(p_types[i], p_keys[i], p_effective_at[i], p_descriptions[i], p_details[i], v_accounts, v_amounts, v_currencies) t;
     end if;

@@ -63,6 +63,12 @@ set +e
 make WHAT="cmd/kube-apiserver cmd/kube-controller-manager cmd/kube-scheduler cmd/kubelet cmd/kube-proxy" 2>&1 \
   | tee -a "$log" \
   | awk -v total="$package_total" -v began="$(date +%s)" -v tty="$([ -t 1 ] && echo 1 || echo 0)" '
+      # Before the packages come the generators of code, a minute in which nothing else is said.
+      /^\+\+\+ .*Building go targets/ {
+        steps++
+        "date +%s" | getline now; close("date +%s")
+        printf("%s  [%3ds] building, step %d of 7%s", tty ? "\r" : "", now - began, steps, tty ? "" : "\n"); fflush()
+      }
       /^[a-z0-9.\/_-]+$/ && !/^\+/ {
         n++
         if (n % (tty ? 10 : 100) == 0) {

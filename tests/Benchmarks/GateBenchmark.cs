@@ -110,7 +110,8 @@ internal static class GateBenchmark
                 {
                     Metadata = new V1ObjectMeta
                     {
-                        Name = $"team-{i}", Labels = new Dictionary<string, string> { [WellKnown.AccountLabel] = $"account-{i}" },
+                        Name = $"team-{i}",
+                        Labels = new Dictionary<string, string> { [WellKnown.AccountLabel] = $"account-{i}" },
                     },
                 },
                 cancellationToken: cancellation);
@@ -157,7 +158,9 @@ internal static class GateBenchmark
         using var handler = new SocketsHttpHandler { MaxConnectionsPerServer = Clients };
         handler.SslOptions.CertificateChainPolicy = new X509ChainPolicy
         {
-            TrustMode = X509ChainTrustMode.CustomRootTrust, RevocationMode = X509RevocationMode.NoCheck, CustomTrustStore = { authority },
+            TrustMode = X509ChainTrustMode.CustomRootTrust,
+            RevocationMode = X509RevocationMode.NoCheck,
+            CustomTrustStore = { authority },
         };
         using var client = new HttpClient(handler);
         var began = Stopwatch.GetTimestamp();

@@ -28,7 +28,8 @@ internal sealed partial class Pgbench(string connectionString)
     {
         var start = new ProcessStartInfo(Find())
         {
-            RedirectStandardOutput = true, RedirectStandardError = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
             ArgumentList =
             {
                 "-h", server.Host!, "-p", server.Port.ToString(CultureInfo.InvariantCulture), "-U", server.Username!,

@@ -83,7 +83,9 @@ public sealed class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
     {
         await Cluster.AddHollowNodeAsync(HollowNodeOptions.H100("node-" + product.ToLowerInvariant()) with
         {
-            GpuProduct = product, GpuCount = GpusOfANode, StartLatency = TimeSpan.FromMilliseconds(100),
+            GpuProduct = product,
+            GpuCount = GpusOfANode,
+            StartLatency = TimeSpan.FromMilliseconds(100),
         });
         await Eventually.SeeAsync(MetricsAsync, metrics =>
             metrics.Contains($"tensormesh_running_gpus{{product=\"{product}\"}}", StringComparison.Ordinal), _ => product);

@@ -137,7 +137,8 @@ public sealed class OutageTests(OperatorFixture product) : OperatorTest(product)
         {
             using var process = System.Diagnostics.Process.Start(new System.Diagnostics.ProcessStartInfo(
                 "kubectl",
-                    ["--kubeconfig", Cluster.KubeconfigPath, "apply", "--dry-run=server", "-f", file]) { RedirectStandardError = true })!;
+                    ["--kubeconfig", Cluster.KubeconfigPath, "apply", "--dry-run=server", "-f", file])
+            { RedirectStandardError = true })!;
             Assert.Contains("Warning: the ledger cannot be read right now", await process.StandardError.ReadToEndAsync(Ended),
                 StringComparison.Ordinal);
         }

@@ -60,7 +60,14 @@ public sealed class PayerTests(OperatorFixture product) : OperatorTest(product)
     }
 
     private Task<V1Namespace> LabelAsync(Team team, string? account) => Client.CoreV1.PatchNamespaceAsync(
-        new V1Patch(JsonSerializer.Serialize(new { metadata = new { labels = new Dictionary<string,
-            string?> { [WellKnown.AccountLabel] = account } } }), V1Patch.PatchType.MergePatch),
+        new V1Patch(JsonSerializer.Serialize(new
+        {
+            metadata = new
+            {
+                labels = new Dictionary<string,
+            string?>
+                { [WellKnown.AccountLabel] = account }
+            }
+        }), V1Patch.PatchType.MergePatch),
         team.Namespace, cancellationToken: Ended);
 }

@@ -35,7 +35,8 @@ internal sealed record Observation
     public required LedgerView Ledger { get; init; }
     public required DateTimeOffset Now { get; init; }
 
-    public DeploymentId Id => new(Guid.Parse(Deployment.Metadata.Uid));
+    /// <summary>Empty for an object under review that has no uid yet.</summary>
+    public DeploymentId Id => new(Guid.TryParse(Deployment.Metadata.Uid, out var uid) ? uid : Guid.Empty);
     public bool Deleting => Deployment.Metadata.DeletionTimestamp is not null;
     public bool HasFinalizer => Deployment.Metadata.Finalizers?.Contains(WellKnown.MeteringFinalizer) == true;
     public bool Paused => Deployment.Spec.Paused == true;

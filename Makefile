@@ -23,7 +23,7 @@ bench: ## Every benchmark, or one group: make bench BENCH=ledger. Optimized code
 	@dotnet build tests/Benchmarks -c Release -v quiet --nologo -clp:NoSummary >&2
 	@dotnet artifacts/bin/Benchmarks/release/Benchmarks.dll $(BENCH)
 
-lint: ## Format and analyzers.
+lint: build ## Format and analyzers.
 	@dotnet format Tensormesh.Operator.sln --verify-no-changes --no-restore --severity warn
 
 crds: ## Writes crds/*.yaml from the C# types.

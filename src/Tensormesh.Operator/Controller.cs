@@ -14,7 +14,7 @@ namespace Tensormesh.Operator;
 /// <summary>What changed, to which key, to which loop: the wiring between watches, the ledger's hints and the three reconcilers.</summary>
 internal sealed partial class Controller(
     ClusterView cluster, GpuDeploymentReconciler deployments, BillingAccountReconciler billingAccounts, PriceBookReconciler priceBooks,
-    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, NpgsqlDataSource dataSource, OperatorOptions options, OperatorMetrics metrics,
+    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, StatusReporter reporter, NpgsqlDataSource dataSource, OperatorOptions options, OperatorMetrics metrics,
     TimeProvider time, IHostApplicationLifetime lifetime, ILogger<Controller> logger) : BackgroundService
 {
     /// <summary>Hints about one account within this time are one hint: placing fifty holds must not reconcile fifty deployments fifty times.</summary>
@@ -83,6 +83,7 @@ internal sealed partial class Controller(
             if (after is not null) return;
             cluster.Forget(before!.Metadata.Uid);
             drift.ForgetOwner(before.Metadata.Uid);
+            reporter.Forget(before.Metadata.Uid);
         };
         cluster.Deployments.Changed += (before, after) =>
         {

@@ -14,7 +14,7 @@ namespace Tensormesh.Operator;
 /// <summary>What changed, to which key, to which loop: the wiring between watches, the ledger's hints and the three reconcilers.</summary>
 internal sealed partial class Controller(
     ClusterView cluster, GpuDeploymentReconciler deployments, BillingAccountReconciler billingAccounts, PriceBookReconciler priceBooks,
-    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, NpgsqlDataSource dataSource, OperatorOptions options, OperatorMetrics metrics,
+    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, StatusReporter reporter, NpgsqlDataSource dataSource, OperatorOptions options, OperatorMetrics metrics,
     TimeProvider time, IHostApplicationLifetime lifetime, ILogger<Controller> logger) : BackgroundService
 {
     /// <summary>Hints about one account within this time are one hint: placing fifty holds must not reconcile fifty deployments fifty times.</summary>
@@ -63,16 +63,30 @@ internal sealed partial class Controller(
         foreach (var account in cluster.BillingAccounts.All) accountQueue.Add(ObjectKey.Of(account));
         foreach (var book in cluster.PriceBooks.All) priceQueue.Add(ObjectKey.Of(book));
         EnqueueAll();
+        var backlog = new ConcurrentDictionary<string, byte>(cluster.GpuDeployments.All.Select(deployment => KeyValuePair.Create(ObjectKey.Of(deployment), (byte)0)));
         LogReady(logger, cluster.GpuDeployments.Count);
 
         await Task.WhenAll(
-            gpuQueue.RunAsync(options.Workers, Timed("GpuDeployment", deployments.ReconcileAsync), (key, fault) => OnFault("GpuDeployment", key, fault), term),
+            gpuQueue.RunAsync(options.Workers, Timed("GpuDeployment", CountDownAsync), (key, fault) => OnFault("GpuDeployment", key, fault), term),
             accountQueue.RunAsync(2, Timed("BillingAccount", billingAccounts.ReconcileAsync), (key, fault) => OnFault("BillingAccount", key, fault), term),
             priceQueue.RunAsync(1, Timed("PriceBook", (key, token) => priceBooks.ReconcileAsync(key, EnqueueAll, token)), (key, fault) => OnFault("PriceBook", key, fault), term),
             listener.RunAsync(Hint, () => everythingChanged = true, term),
             FollowHintsAsync(term),
-            WatchBacklogAsync(caughtUp, term),
+            WatchBacklogAsync(backlog, caughtUp, term),
             metering.RunAsync(caughtUp.Task, Hint, term)).ConfigureAwait(false);
+
+        // Each of those that were there at the start, once: a queue that is never empty must not keep settlement from beginning.
+        async Task<DateTimeOffset?> CountDownAsync(string key, CancellationToken cancellation)
+        {
+            try
+            {
+                return await deployments.ReconcileAsync(key, cancellation).ConfigureAwait(false);
+            }
+            finally
+            {
+                backlog.TryRemove(key, out _);
+            }
+        }
     }
 
     private void Wire()
@@ -83,6 +97,7 @@ internal sealed partial class Controller(
             if (after is not null) return;
             cluster.Forget(before!.Metadata.Uid);
             drift.ForgetOwner(before.Metadata.Uid);
+            reporter.Forget(before.Metadata.Uid);
         };
         cluster.Deployments.Changed += (before, after) =>
         {
@@ -161,7 +176,7 @@ internal sealed partial class Controller(
     }
 
     /// <summary>Completes once the backlog that was there at the start has been worked off, and keeps the gauges.</summary>
-    private async Task WatchBacklogAsync(TaskCompletionSource caughtUp, CancellationToken cancellation)
+    private async Task WatchBacklogAsync(ConcurrentDictionary<string, byte> backlog, TaskCompletionSource caughtUp, CancellationToken cancellation)
     {
         using var timer = new PeriodicTimer(GaugeInterval, time);
         while (await timer.WaitForNextTickAsync(cancellation).ConfigureAwait(false))
@@ -173,7 +188,7 @@ internal sealed partial class Controller(
             metrics.InformerObjects.WithLabels("GpuDeployment").Set(cluster.GpuDeployments.Count);
             metrics.InformerObjects.WithLabels("V1Pod").Set(cluster.Pods.Count);
             foreach (var (product, gpus) in cluster.HeldGpus()) metrics.RunningGpus.WithLabels(product).Set(gpus);
-            if (gpuQueue.Depth == 0 && gpuQueue.Working == 0) caughtUp.TrySetResult();
+            if (backlog.IsEmpty) caughtUp.TrySetResult();
         }
     }
 

@@ -36,9 +36,9 @@ internal sealed partial class GpuDeploymentReconciler(
 
         // A round that the gate ended under the lock is reported by the next one, which sees what the lock saw.
         if (outcome != Outcome.Whole) return seen.Now;
-        if (decision.Report is { } report) await reporter.ReportAsync(seen.Deployment, report, cancellation).ConfigureAwait(false);
+        var owed = decision.Report is { } report ? await reporter.ReportAsync(seen.Deployment, report, cancellation).ConfigureAwait(false) : null;
         LogReconciled(logger, key, decision.Verdict, decision.Changes.Count);
-        return decision.LookAgainAt;
+        return owed < decision.LookAgainAt ? owed : decision.LookAgainAt;
     }
 
     private void Count(Verdict? verdict)

@@ -1,3 +1,5 @@
+using System.Collections.Concurrent;
+using k8s;
 using k8s.Models;
 using Tensormesh.Resources;
 
@@ -6,12 +8,47 @@ namespace Tensormesh.Operator.Reconciling;
 /// <summary>The only writer of GpuDeployment status, and of the Events that tell when it changed its mind.</summary>
 internal sealed class StatusReporter(StatusWriter writer, EventRecorder events, TimeProvider time)
 {
-    public async Task ReportAsync(GpuDeployment deployment, StatusReport report, CancellationToken cancellation)
+    /// <summary>
+    /// The words of a refusal hold a balance, which moves all the time while other work burns. A write that changes the words alone waits this long
+    /// after the one before it: each write wakes the loop that made it, and the two would chase each other.
+    /// </summary>
+    private static readonly TimeSpan Rewording = TimeSpan.FromSeconds(30);
+
+    private readonly ConcurrentDictionary<string, DateTimeOffset> refusedAt = new(StringComparer.Ordinal);
+
+    /// <returns>When to report again what was not written now; null when nothing is owed.</returns>
+    public async Task<DateTimeOffset?> ReportAsync(GpuDeployment deployment, StatusReport report, CancellationToken cancellation)
     {
         var before = deployment.Status;
         var after = Render(deployment, report);
+        var (uid, now) = (deployment.Metadata.Uid, time.GetUtcNow());
+        if (!IsRefusal(after)) refusedAt.TryRemove(uid, out _);
+        else if (before is not null && SameButForWords(before, after))
+        {
+            if (Same(before, after)) return null;
+            var due = refusedAt.GetValueOrDefault(uid) + Rewording;
+            if (now < due) return due;
+        }
+
         await writer.WriteAsync(deployment, GpuDeployment.PluralName, before, after, cancellation).ConfigureAwait(false);
+        if (IsRefusal(after)) refusedAt[uid] = now;
         await TellAsync(deployment, before, after, cancellation).ConfigureAwait(false);
+        return null;
+    }
+
+    public void Forget(string uid) => refusedAt.TryRemove(uid, out _);
+
+    private static bool IsRefusal(GpuDeploymentStatus status) => ConditionList.Find(status.Conditions, ConditionTypes.BillingAuthorized)?.Status == "False";
+
+    private static bool SameButForWords(GpuDeploymentStatus left, GpuDeploymentStatus right) => Same(WithoutWords(left), WithoutWords(right));
+
+    private static bool Same(GpuDeploymentStatus left, GpuDeploymentStatus right) => KubernetesJson.Serialize(left) == KubernetesJson.Serialize(right);
+
+    private static GpuDeploymentStatus WithoutWords(GpuDeploymentStatus status)
+    {
+        var copy = KubernetesJson.Deserialize<GpuDeploymentStatus>(KubernetesJson.Serialize(status));
+        foreach (var condition in copy.Conditions ?? []) condition.Message = "";
+        return copy;
     }
 
     private GpuDeploymentStatus Render(GpuDeployment deployment, StatusReport report) => new()

@@ -277,13 +277,21 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
 
     protected async Task<Money> PostedAsync(AccountId account) => (await StandingAsync(account)).Posted;
 
-    /// <summary>Settlements of any account that are later than this call, so many of them.</summary>
-    protected async Task UntilSettledAsync(GpuDeployment deployment, int times, Func<Task>? meanwhile = null)
+    /// <summary>So many settlements of the deployment that are later than this call.</summary>
+    /// <param name="meanwhile">Called after each of them.</param>
+    /// <param name="poll">Called many times in between.</param>
+    protected async Task UntilSettledAsync(GpuDeployment deployment, int times, Func<Task>? meanwhile = null, Func<Task>? poll = null)
     {
         for (var i = 0; i < times; i++)
         {
             var before = (await RunsAsync(deployment)).Max(run => run.SettledUntil);
-            await Eventually.SeeAsync(() => RunsAsync(deployment), runs => runs.Max(run => run.SettledUntil) > before);
+            await Eventually.SeeAsync(
+                async () =>
+                {
+                    if (poll is not null) await poll();
+                    return await RunsAsync(deployment);
+                },
+                runs => runs.Max(run => run.SettledUntil) > before);
             if (meanwhile is not null) await meanwhile();
         }
     }

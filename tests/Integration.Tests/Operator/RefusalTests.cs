@@ -62,6 +62,8 @@ public sealed class RefusalTests(OperatorFixture product) : OperatorTest(product
                 && all.Count(IsRefused) == all.Count - paid, Describe);
         var running = Names(seen);
         Assert.Equal(paid, await RunsOfAsync(team));
+        var waiting = seen.First(IsRefused).Name();
+        var writes = new HashSet<string>(StringComparer.Ordinal);
         await UntilSettledAsync(seen.First(IsReady), times: 3, async () =>
         {
             Assert.Equal(running, Names(await ListAsync(team)));
@@ -72,7 +74,9 @@ public sealed class RefusalTests(OperatorFixture product) : OperatorTest(product
             Assert.True(standing.Available(now) >= Money.Zero, $"available {standing.Available(now)}");
             Assert.Equal(Money.Parse("10.00"), standing.Available(now));
             Assert.Equal(standing.Posted, standing.Held(now) + standing.Accrued(now) + standing.Available(now));
-        });
+        }, poll: async () => writes.Add((await ReadAsync(team, waiting)).Metadata.ResourceVersion));
+        // Its message holds a balance that moves all the time, and must not be written all the time: each write is news to every watcher.
+        Assert.InRange(writes.Count, 1, 5);
         Assert.Equal(paid, (await PodsAsync(team)).Count);
         Assert.All(await ListAsync(team), each =>
             Assert.True(IsReady(each) || Condition(each, ConditionTypes.Ready)!.Reason == "InsufficientBalance"));

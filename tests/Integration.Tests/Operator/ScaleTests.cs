@@ -57,6 +57,28 @@ public sealed class ScaleTests(OperatorFixture product) : OperatorTest(product)
     }
 
     [Fact]
+    public async Task A_horizontal_pod_autoscaler_scales_it_and_is_held_to_the_same_gate()
+    {
+        var team = await OpenTeamAsync("1000.00");
+        var deployment = await StartAsync(team, "train");
+        await AutoscaleAsync(team, "train", least: 2);
+
+        // Below its minimum an autoscaler scales without asking for metrics, which this cluster serves none of.
+        await UntilRunningAsync(team, "train", replicas: 2);
+        Assert.Equal(2L, await GpusHeldForAsync(deployment));
+
+        var poor = await OpenTeamAsync("45.00");
+        await StartAsync(poor, "train");
+        await AutoscaleAsync(poor, "train", least: 5);
+        var told = await Eventually.SeeAsync(
+            () => Client.AutoscalingV1.ReadNamespacedHorizontalPodAutoscalerAsync("train", poor.Namespace, cancellationToken: Ended),
+            seen => seen.Metadata.Annotations?.Any(note => note.Value.Contains("is short by", StringComparison.Ordinal)) == true,
+            seen => KubernetesJson.Serialize(seen));
+        Assert.Equal(1, (await ReadAsync(poor, "train")).Spec.Replicas);
+        Assert.NotNull(told);
+    }
+
+    [Fact]
     public async Task An_edit_that_asks_for_more_is_denied_like_a_scale_and_one_that_asks_for_less_never_is()
     {
         var team = await OpenTeamAsync("50.00");
@@ -69,6 +91,19 @@ public sealed class ScaleTests(OperatorFixture product) : OperatorTest(product)
         await PatchAsync(team, "train", new { spec = new { replicas = 0 } });
         await SeeAsync(team, "train", seen => Condition(seen, ConditionTypes.Ready)?.Reason == ConditionReasons.ScaledToZero);
     }
+
+    private Task<V1HorizontalPodAutoscaler> AutoscaleAsync(Team team, string name, int least) => Client.AutoscalingV1.CreateNamespacedHorizontalPodAutoscalerAsync(
+        new V1HorizontalPodAutoscaler
+        {
+            Metadata = new V1ObjectMeta { Name = name },
+            Spec = new V1HorizontalPodAutoscalerSpec
+            {
+                MinReplicas = least,
+                MaxReplicas = 9,
+                ScaleTargetRef = new V1CrossVersionObjectReference { ApiVersion = WellKnown.ApiVersion, Kind = GpuDeployment.KubeKind, Name = name },
+                TargetCPUUtilizationPercentage = 50,
+            },
+        }, team.Namespace, cancellationToken: Ended);
 
     private Task<object> ScaleAsync(Team team, int replicas) => Client.CustomObjects.PatchNamespacedCustomObjectScaleAsync(
         new V1Patch(KubernetesJson.Serialize(new { spec = new { replicas } }), V1Patch.PatchType.MergePatch),

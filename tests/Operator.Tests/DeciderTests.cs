@@ -196,7 +196,7 @@ public sealed class DeciderTests
 
         var during = Decider.Decide(A.Seen(deployment, A.Standing(hold: A.Hold(), intervals: A.Interval(One)), child, applied, [draining], [Run(One)]), A.Policy);
         Assert.Empty(during.Changes);
-        Assert.Contains("1 pods are still ending", Condition(during, ConditionTypes.Ready).Message, StringComparison.Ordinal);
+        Assert.Contains("1 pod is still ending", Condition(during, ConditionTypes.Ready).Message, StringComparison.Ordinal);
 
         var after = Decider.Decide(A.Seen(deployment, A.Standing(hold: A.Hold()), child, applied), A.Policy);
         Assert.IsType<ClusterChange.ReleaseHold>(Assert.Single(after.Changes));

@@ -107,7 +107,7 @@ internal static class StatusReports
         if (seen.Paused)
         {
             return new(ConditionTypes.Ready, false, ConditionReasons.Paused, draining > 0
-                ? $"Paused: {draining} pods are still ending, and are charged until they have."
+                ? $"Paused: {Pods(draining)} still ending, and charged until then."
                 : "Paused: nothing runs and nothing is charged.");
         }
 
@@ -123,12 +123,14 @@ internal static class StatusReports
 
     private static string Progress(Observation seen, int ready, int draining, bool stopping)
     {
-        if (stopping) return $"{seen.Pods.Count(pod => pod.Live) + draining} pods are ending.";
+        if (stopping) return $"{Pods(seen.Pods.Count(pod => pod.Live) + draining)} ending.";
         var unscheduled = seen.Pods
             .Select(pod => pod.Pod.Status?.Conditions?.FirstOrDefault(condition => condition is { Type: "PodScheduled", Status: "False" })?.Message)
             .FirstOrDefault(message => !string.IsNullOrEmpty(message));
         return unscheduled is null ? Runs(seen, ready) : $"{Runs(seen, ready)} Waiting for GPUs: {unscheduled}";
     }
+
+    private static string Pods(int count) => count == 1 ? "1 pod is" : $"{count} pods are";
 
     private static int ReadyPods(Observation seen) => seen.Pods.Count(pod => pod.Live && pod.Ready);
 }

@@ -48,6 +48,8 @@ public sealed class PostgresServer : IAsyncDisposable
         directory = Path.GetFullPath(directory);
         Directory.CreateDirectory(directory);
         var (root, relocated) = Reachable(directory);
+        // On a fresh machine whoever comes first installs it: a dev cluster, or a test that needs Postgres alone.
+        if (OperatingSystem.IsLinux()) await Prerequisites.EnsurePostgresAsync(Console.WriteLine, cancellation);
         var data = Path.Combine(root, "data");
         var server = new PostgresServer(FindBinaries(), data, Path.Combine(root, "postgres.log"), relocated);
 

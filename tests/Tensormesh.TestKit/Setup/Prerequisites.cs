@@ -8,10 +8,11 @@ internal static class Prerequisites
     /// <summary>A package, and a file or folder that shows that it is installed (a bare name is looked up on the PATH).</summary>
     private sealed record Package(string Name, string Proof);
 
+    private static readonly Package Postgres = new("postgresql", "/usr/lib/postgresql/*/bin/postgres");
+
     private static readonly Package[] Always =
     [
-        new("postgresql", "/usr/lib/postgresql/*/bin/postgres"),
-        new("kubernetes-client", "kubectl"),
+        Postgres, new("kubernetes-client", "kubectl"),
         new("curl", "curl"),
     ];
 
@@ -32,6 +33,10 @@ internal static class Prerequisites
     ];
 
     public static Task EnsureCommonAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(Always, say, cancellation);
+
+    /// <summary>Nothing to install where its programs are on the PATH.</summary>
+    public static Task EnsurePostgresAsync(Action<string> say, CancellationToken cancellation) =>
+        EnsureAsync(Command.Find("initdb") is null ? [Postgres] : [], say, cancellation);
 
     /// <param name="etcdComesWithBinaries">True when the folder of the control plane brings its own etcd.</param>
     public static Task EnsureControlPlaneAsync(bool etcdComesWithBinaries, Action<string> say, CancellationToken cancellation) =>

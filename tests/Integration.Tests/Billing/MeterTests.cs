@@ -29,6 +29,31 @@ public sealed class MeterTests(PostgresFixture postgres) : BillingTest(postgres)
     }
 
     [Fact]
+    public async Task Windows_tile_a_run_from_its_start_to_its_end_without_gap_or_overlap()
+    {
+        await OpenAsync(Acme, "1000.00");
+        var (_, pod) = await RunAsync(3, T0);
+        // Out of order, repeated, and across a change of price.
+        foreach (var seconds in new[] { 1.5, 60, 60, 30, 61.000007, 900.25 }) await Meter.SettleAsync(Acme, T0.AddSeconds(seconds), Cancellation);
+        await PublishAsync(T0.AddSeconds(1200.5), (H100, "3.75"), (L40S, "1.00"));
+        foreach (var seconds in new[] { 1800.0, 1799, 3000.125 }) await Meter.SettleAsync(Acme, T0.AddSeconds(seconds), Cancellation);
+        var end = T0.AddMicroseconds(3_599_123_456);
+        Assert.True(await Runs.CloseAsync(pod, end, Cancellation));
+
+        var windows = (await Transactions.ListAsync(Acme, null, 1000, Cancellation))
+            .Where(transaction => transaction.Type == nameof(MovementType.GpuUsage))
+            .Select(transaction => System.Text.Json.JsonDocument.Parse(transaction.Details).RootElement)
+            .Select(details => (From: details.GetProperty("windowStart").GetDateTimeOffset(), To: details.GetProperty("windowEnd").GetDateTimeOffset()))
+            .OrderBy(window => window.From).ToList();
+
+        Assert.True(windows.Count >= 7, $"{windows.Count} windows");
+        Assert.Equal(T0, windows[0].From);
+        Assert.Equal(end, windows[^1].To);
+        Assert.All(windows.Zip(windows.Skip(1)), pair => Assert.Equal(pair.First.To, pair.Second.From));
+        Assert.Contains(windows, window => window.To == T0.AddSeconds(1200.5));
+    }
+
+    [Fact]
     public async Task Suspends_at_the_exact_instant_of_exhaustion_and_charges_no_nano_beyond_the_balance()
     {
         await OpenAsync(Acme, "10.00");

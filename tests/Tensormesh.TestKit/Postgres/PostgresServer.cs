@@ -225,7 +225,7 @@ public sealed class PostgresServer : IAsyncDisposable
             : [];
         var onPath = (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':', StringSplitOptions.RemoveEmptyEntries);
         return versioned.Concat(onPath)
-            .FirstOrDefault(path => File.Exists(Path.Combine(path, "initdb")) && File.Exists(Path.Combine(path, "postgres")))
+            .FirstOrDefault(path => Command.IsThere(Path.Combine(path, "initdb")) && Command.IsThere(Path.Combine(path, "postgres")))
             ?? throw new InvalidOperationException(
                 "no Postgres binaries: install the package 'postgresql' (initdb and postgres under /usr/lib/postgresql/*/bin or on PATH)");
     }

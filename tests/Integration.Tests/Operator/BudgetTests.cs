@@ -40,7 +40,7 @@ public sealed class BudgetTests(OperatorFixture product) : OperatorTest(product)
     {
         var team = await OpenTeamAsync("5000.00");
         var deployment = await StartAsync(team, "train", gpus: 4, change: Stubborn(graceSeconds: 2));
-        await UntilSettledAsync(deployment, times: 1);
+        await Eventually.SeeAsync(() => RunsAsync(deployment), runs => runs.Single().Total > Money.Parse("0.50"));
         await PatchAsync(team, "train", new { spec = new { budget = new { maxTotalCost = "0.50" } } });
         await SeeStoppedAsync(team, "train", "BudgetExhausted");
         Assert.True(Assert.Single(await RunsAsync(deployment)).Total > Money.Parse("0.50"));

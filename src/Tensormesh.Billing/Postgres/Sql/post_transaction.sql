@@ -2,18 +2,17 @@
 -- statement then locks every account that it will touch (lock_ledger_accounts), so that locks are always taken in order.
 
 -- Locks the balances of the named ledger accounts in the order of their names. A lock on a row that does not exist locks
--- nothing, and two first uses would both pass: missing rows are therefore created before they are locked.
+-- nothing, and two first uses would both pass: missing rows are therefore created before anything is locked. Before, because
+-- whoever holds a customer while waiting for a row that sorts ahead of it meets another who holds that row and waits for the customer.
 create or replace function lock_ledger_accounts(p_names text[]) returns void language plpgsql as $$
 declare
   v_wanted int := (select count(distinct name) from unnest(p_names) as n(name));
-  v_locked int;
+  v_there int;
 begin
-  for attempt in 1..2 loop
-    perform 1
-      from ledger_account a join ledger_balance b on b.ledger_account = a.id and b.shard = pg_backend_pid() % a.shards
-      where a.name = any (p_names) order by a.name for update of b;
-    get diagnostics v_locked = row_count;
-    exit when v_locked = v_wanted or attempt = 2;
+  select count(*) into v_there
+    from ledger_account a join ledger_balance b on b.ledger_account = a.id and b.shard = pg_backend_pid() % a.shards
+    where a.name = any (p_names);
+  if v_there < v_wanted then
     -- The cash account of a payment company opens with its first payment; a customer's only by being declared.
     insert into ledger_account (name, shards)
       select distinct n.name, 16 from unnest(p_names) as n(name)
@@ -22,7 +21,10 @@ begin
     insert into ledger_balance (ledger_account, shard, may_be_negative)
       select a.id, pg_backend_pid() % a.shards, a.account is null from ledger_account a where a.name = any (p_names) order by a.name
       on conflict do nothing;
-  end loop;
+  end if;
+  perform 1
+    from ledger_account a join ledger_balance b on b.ledger_account = a.id and b.shard = pg_backend_pid() % a.shards
+    where a.name = any (p_names) order by a.name for update of b;
 end $$;
 
 -- Sortable by time, as a version 7 UUID is.

@@ -11,10 +11,18 @@ public sealed class ClusterFixture : IAsyncLifetime
 {
     private static readonly TimeSpan AccountLimit = TimeSpan.FromSeconds(30);
 
+    private readonly DevClusterOptions options = new();
+
+    public ClusterFixture()
+    {
+    }
+
+    /// <summary>For classes that need a cluster of their own.</summary>
+    internal ClusterFixture(DevClusterOptions options) => this.options = options;
+
     public DevCluster Cluster { get; private set; } = null!;
 
-    public async ValueTask InitializeAsync() =>
-        Cluster = await DevCluster.StartAsync(new DevClusterOptions(), Console.WriteLine, CancellationToken.None);
+    public async ValueTask InitializeAsync() => Cluster = await DevCluster.StartAsync(options, Console.WriteLine, CancellationToken.None);
 
     public ValueTask DisposeAsync() => Cluster?.DisposeAsync() ?? ValueTask.CompletedTask;
 

@@ -4,9 +4,10 @@ using NpgsqlTypes;
 namespace Tensormesh.Billing;
 
 /// <summary>Accounts as the ledger knows them, their policies and their standings.</summary>
-public sealed class Accounts(NpgsqlDataSource dataSource)
+public sealed class Accounts(NpgsqlDataSource dataSource, OperatorEpoch? epoch = null)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
+    private readonly OperatorEpoch? epoch = epoch;
 
     /// <summary>Opens the account if new, and records its policy. Called for every BillingAccount; idempotent.</summary>
     /// <exception cref="ArgumentException">The time zone is not known to Postgres.</exception>
@@ -31,6 +32,7 @@ public sealed class Accounts(NpgsqlDataSource dataSource)
                             Transact.Value(policy.TimeZone)),
                     },
                 };
+                if (epoch is not null) batch.BatchCommands.Add(epoch.Check());
                 return await batch.ExecuteNonQueryAsync(cancellation);
             }, cancellation);
         }

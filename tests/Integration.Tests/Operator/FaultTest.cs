@@ -101,9 +101,12 @@ public abstract class FaultTest(FaultFixture faults) : OperatorTest(faults.Produ
     }
 
     /// <summary>The log, which its process is still writing.</summary>
-    protected static async Task<string> LogAsync(string file)
+    /// <param name="from">Where to begin: one file takes the logs of all processes of one name.</param>
+    protected static async Task<string> LogAsync(string file, long from = 0)
     {
-        using var reader = new StreamReader(new FileStream(file, FileMode.Open, FileAccess.Read, FileShare.ReadWrite));
+        using var stream = new FileStream(file, FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
+        stream.Position = from;
+        using var reader = new StreamReader(stream);
         return await reader.ReadToEndAsync(Ended);
     }
 

@@ -10,13 +10,18 @@ public sealed class FencingTests(FaultFixture faults) : FaultTest(faults)
     private const string Refused = "Another operator has taken over, and the ledger refused a write of this one";
 
     /// <summary>Leases in two namespaces: both processes hold one, and neither knows of the other.</summary>
-    private static readonly IReadOnlyDictionary<string, string> LeaseOfItsOwn = new Dictionary<string, string> { ["Tensormesh__Namespace"] = "default" };
+    private IReadOnlyDictionary<string, string> LeaseOfItsOwn => new Dictionary<string, string>
+    {
+        ["Tensormesh__Namespace"] = "default",
+        ["Tensormesh__Kubeconfig"] = Cluster.KubeconfigPath,
+    };
 
     [Fact]
     public async Task Of_two_that_both_believe_they_lead_the_older_one_is_refused_and_ends_and_nothing_is_done_twice()
     {
         var team = await OpenTeamAsync("5000.00");
         var kept = await StartAsync(team, "kept");
+        var logged = new FileInfo(Installation.OperatorLog).Length;
         await using (var second = await Installation.StartAnotherOperatorAsync("second-leader", LeaseOfItsOwn))
         {
             try
@@ -25,7 +30,7 @@ public sealed class FencingTests(FaultFixture faults) : FaultTest(faults)
                 await CreateAsync(Deployment(team, "during", replicas: 2));
                 await PatchAsync(team, "kept", new { spec = new { replicas = 2 } });
                 Assert.Equal(1, await Eventually.SeeAsync(() => Task.FromResult(Installation.OperatorExitCode), code => code is not null));
-                Assert.Contains(Refused, await LogAsync(Installation.OperatorLog), StringComparison.Ordinal);
+                Assert.Contains(Refused, await LogAsync(Installation.OperatorLog, logged), StringComparison.Ordinal);
                 await UntilLeadingAsync(second.MetricsUrl);
                 await UntilSettledAsync(kept, times: 1);
                 await SeeExactlyAsync(team, ("during", 2), ("kept", 2));

@@ -1,3 +1,4 @@
+using k8s.Models;
 using Tensormesh.Billing;
 using Tensormesh.TestKit;
 
@@ -17,16 +18,16 @@ public sealed class ClockTests(FaultFixture faults) : FaultTest(faults)
             await using var misled = await Installation.StartAnotherOperatorAsync("misled", clock.Environment);
             await UntilLeadingAsync(misled.MetricsUrl);
             var (kept, first, second) = (await StartAsync(rich, "kept"), await StartAsync(early, "train"), await StartAsync(late, "train"));
-            await UntilSettledAsync(kept, times: 1);
+            var pods = (await PodOfAsync(early), await PodOfAsync(late));
 
             clock.Set(TimeSpan.FromHours(1));
             await UntilLoggedAsync(misled.Log, "clock is ahead of the ledger's by 01:00:00");
-            await SeeExhaustedAsync(early, first, seconds: 25);
+            await SeeExhaustedAsync(early, first, pods.Item1, seconds: 25);
             await UntilSettledAsync(kept, times: 1, poll: NothingIsChargedAheadAsync);
 
             clock.Set(-TimeSpan.FromHours(1));
             await UntilLoggedAsync(misled.Log, "clock is ahead of the ledger's by -01:00:00");
-            await SeeExhaustedAsync(late, second, seconds: 45);
+            await SeeExhaustedAsync(late, second, pods.Item2, seconds: 45);
             await UntilSettledAsync(kept, times: 1, poll: NothingIsChargedAheadAsync);
 
             // Nor was money kept back: what starts under a wrong clock starts as ever.
@@ -43,10 +44,8 @@ public sealed class ClockTests(FaultFixture faults) : FaultTest(faults)
     }
 
     /// <summary>Stopped for want of money, by the kubelet's start and the price alone: not before that instant, and charged to it.</summary>
-    private async Task SeeExhaustedAsync(Team team, Resources.GpuDeployment deployment, int seconds)
+    private async Task SeeExhaustedAsync(Team team, Resources.GpuDeployment deployment, V1Pod pod, int seconds)
     {
-        var pod = (await PodsAsync(team, "train")).Single();
-        await KeepInSightAsync(pod);
         await SeeAsync(team, "train", seen => Condition(seen, Resources.ConditionTypes.Suspended)?.Status == "True");
         var ended = await FinishedAtAsync(pod);
         var run = await ClosedRunAsync(pod);
@@ -58,6 +57,14 @@ public sealed class ClockTests(FaultFixture faults) : FaultTest(faults)
         var (at, decided, _) = await SuspensionAsync(team);
         // Not an hour late. How soon after the instant it came is another test's question.
         Assert.InRange(decided - at, TimeSpan.Zero, TimeSpan.FromMinutes(5));
+    }
+
+    /// <summary>The deployment's pod, which stays readable after its end.</summary>
+    private async Task<V1Pod> PodOfAsync(Team team)
+    {
+        var pod = Assert.Single(await PodsAsync(team, "train"));
+        await KeepInSightAsync(pod);
+        return pod;
     }
 
     private async Task NothingIsChargedAheadAsync()

@@ -112,10 +112,10 @@ public sealed class FencingTests(FaultFixture faults) : FaultTest(faults)
     [Fact]
     public async Task One_that_was_paused_through_an_exhaustion_with_nobody_beside_it_goes_on_and_writes_off_what_it_missed_once()
     {
-        var (rich, poor) = (await OpenTeamAsync("5000.00"), await OpenTeamAsync("20.00"));
+        var (rich, poor) = (await OpenTeamAsync("5000.00"), await OpenTeamAsync("25.00"));
         var kept = await StartAsync(rich, "kept");
         var broke = await StartAsync(poor, "train");
-        var exhausts = Assert.Single(await RunsAsync(broke)).StartedAt + TimeSpan.FromSeconds(20);
+        var exhausts = Assert.Single(await RunsAsync(broke)).StartedAt + TimeSpan.FromSeconds(25);
         var (pid, epoch) = (Installation.OperatorPid, await EpochAsync());
         try
         {
@@ -132,7 +132,7 @@ public sealed class FencingTests(FaultFixture faults) : FaultTest(faults)
         await SeeStoppedAsync(poor, "train", "InsufficientBalance");
         var run = Assert.Single(await RunsAsync(broke));
         Assert.Equal(exhausts, run.ChargeUntil);
-        Assert.Equal((Money.Parse("20.00"), Money.Zero), (run.Total, await PostedAsync(poor.Account)));
+        Assert.Equal((Money.Parse("25.00"), Money.Zero), (run.Total, await PostedAsync(poor.Account)));
         Assert.True((await SuspensionAsync(poor)).Uncollected > 0);
         await AssertWrittenOffOnceAsync(poor, run);
         await UntilSettledAsync(kept, times: 1);

@@ -27,16 +27,29 @@ public static class StandingChannel
 }
 
 /// <summary>The double-entry ledger: append only, exact, idempotent by key.</summary>
-public sealed class Ledger(NpgsqlDataSource dataSource)
+public sealed class Ledger
 {
-    private readonly NpgsqlDataSource dataSource = dataSource;
-    private readonly StandingHints hints = StandingHints.Of(dataSource);
+    private readonly NpgsqlDataSource dataSource;
+    private readonly StandingHints hints;
+    private readonly AccountTurns turns;
+
+    public Ledger(NpgsqlDataSource dataSource)
+    {
+        this.dataSource = dataSource;
+        hints = StandingHints.Of(dataSource);
+        turns = new AccountTurns(PostOneAsync, PostManyAsync);
+    }
 
     /// <summary>Movements that one call of <see cref="PostManyAsync"/> takes: a bound on how long its accounts stay locked.</summary>
     public const int MaxBatch = 1_000;
 
-    /// <summary>Posts in one round trip. A refusal is a value; an exception is an operating fault.</summary>
-    public async Task<PostResult> PostAsync(Movement movement, CancellationToken cancellation)
+    /// <summary>
+    /// Posts in one round trip. A refusal is a value; an exception is an operating fault. Posts to one account that come at once may
+    /// share an SQL transaction; each is answered once it is on disk.
+    /// </summary>
+    public Task<PostResult> PostAsync(Movement movement, CancellationToken cancellation) => turns.PostAsync(movement, cancellation);
+
+    private async Task<PostResult> PostOneAsync(Movement movement, CancellationToken cancellation)
     {
         try
         {

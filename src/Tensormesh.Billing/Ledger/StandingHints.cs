@@ -10,6 +10,9 @@ namespace Tensormesh.Billing;
 /// </summary>
 internal sealed class StandingHints
 {
+    /// <summary>Between one sending and the next: a first hint leaves at once, and a thousand posts a second are a hundred hints.</summary>
+    private static readonly TimeSpan Pause = TimeSpan.FromMilliseconds(10);
+
     private static readonly ConditionalWeakTable<NpgsqlDataSource, StandingHints> Senders = [];
 
     private readonly NpgsqlDataSource dataSource;
@@ -60,6 +63,8 @@ internal sealed class StandingHints
             {
                 // The listener looks at everything whenever its own connection comes back.
             }
+
+            await Task.Delay(Pause);
         }
     }
 }

@@ -82,7 +82,8 @@ internal sealed class WorkQueue(TimeProvider time)
             try
             {
                 var next = await work(key, cancellation).ConfigureAwait(false);
-                AddAt(key, next is { } due && due <= time.GetUtcNow() ? due + AtOnce(key) : Forgive(key, next));
+                var now = time.GetUtcNow();
+                AddAt(key, next <= now ? now + AtOnce(key) : Forgive(key, next));
             }
             catch (OperationCanceledException) when (cancellation.IsCancellationRequested)
             {

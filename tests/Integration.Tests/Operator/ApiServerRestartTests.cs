@@ -1,7 +1,9 @@
 using System.Diagnostics;
 using k8s;
 using k8s.Models;
+using Tensormesh.Integration.Tests.Watching;
 using Tensormesh.Resources;
+using Tensormesh.TestKit;
 
 namespace Tensormesh.Integration.Tests.Operators;
 
@@ -44,6 +46,30 @@ public sealed class ApiServerRestartTests(OwnClusterFixture product) : OperatorT
         Assert.Equal(2, (await RunsAsync(running)).Count(run => run.Accrues));
         Assert.False(process.HasExited);
         Assert.Contains("\ntensormesh_leader 1\n", await Product.MetricsAsync(), StringComparison.Ordinal);
+    }
+
+    /// <summary>No fault but the server's own: its memory of what was before goes with it.</summary>
+    [Fact]
+    public async Task A_version_from_before_the_restart_is_refused_with_410_inside_the_stream_and_listed_anew()
+    {
+        Assert.SkipWhen(Cluster.IsUsersOwn, "a user's own cluster is not stopped");
+        await Product.RestartOperatorAsync(PatientLease);
+        var team = await CreateNamespaceAsync();
+        await Cluster.RestartApiServerAsync();
+        await using var proxy = await FaultyProxy.StartAsync(Cluster, Ended);
+        proxy.AsksFrom = "1";
+        await using var watched = Watched.Start(proxy.KubeconfigPath, team);
+        await Eventually.SeeAsync(() => Task.FromResult(watched.Relists("expired")), times => times >= 2);
+        Assert.Equal(0, watched.Relists("fault"));
+
+        proxy.Heal();
+        await Client.CoreV1.CreateNamespacedConfigMapAsync(
+            new V1ConfigMap
+            {
+                Metadata = new V1ObjectMeta { Name = "a", Labels = new Dictionary<string, string> { [Watched.Label] = "" } },
+                Data = new Dictionary<string, string> { ["v"] = "1" },
+            }, team, cancellationToken: Ended);
+        await watched.SeeAsync("a=1");
     }
 
     private async Task<string> UidsAsync(Team team, string name) =>

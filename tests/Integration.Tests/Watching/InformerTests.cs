@@ -56,20 +56,6 @@ public sealed class InformerTests(ClusterFixture fixture) : WatchingTest(fixture
     }
 
     [Fact]
-    public async Task A_version_that_the_server_dropped_long_ago_leads_to_a_new_list()
-    {
-        await CreateAsync("a");
-        // Asked for version 1, the API server itself accepts the watch and writes an ERROR event of 410 into it.
-        Proxy.AsksFrom = "1";
-        await using var watched = Watched.Start(Proxy.KubeconfigPath, Namespace);
-        await UntilAsync(() => watched.Relists("expired") >= 2);
-        Proxy.AsksFrom = null;
-        await UntilAsync(() => Proxy.OpenWatches == 1);
-        await ChangeAsync("a", "2");
-        await watched.SeeAsync("a=2");
-    }
-
-    [Fact]
     public async Task An_expired_watch_that_was_open_finds_what_was_deleted_changed_and_made_again_behind_its_back()
     {
         foreach (var name in (string[])["deleted", "changed", "replaced", "kept"]) await CreateAsync(name);

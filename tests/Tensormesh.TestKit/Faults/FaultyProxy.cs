@@ -83,7 +83,7 @@ public sealed class FaultyProxy : IAsyncDisposable
     /// <summary>Which paths the faults below concern; all unless set.</summary>
     public Predicate<string> Affects { set => _affects = value; }
 
-    /// <summary>Swallows every event of every watch but bookmarks: connections look alive, and nothing is told.</summary>
+    /// <summary>Swallows every event of the API server but bookmarks: connections look alive, and nothing is told.</summary>
     public bool DropsEvents { get; set; }
 
     /// <summary>Ends each new watch in good order as soon as the API server has accepted it.</summary>
@@ -122,7 +122,7 @@ public sealed class FaultyProxy : IAsyncDisposable
     public int Inject(string line)
     {
         var open = _watches.Keys.Where(watch => _affects(watch.Path)).ToList();
-        open.ForEach(watch => watch.Lines.Writer.TryWrite(line + "\n"));
+        open.ForEach(watch => watch.Lines.Writer.TryWrite(new(line + "\n", IsInjected: true)));
         return open.Count;
     }
 
@@ -136,7 +136,7 @@ public sealed class FaultyProxy : IAsyncDisposable
         var open = _watches.Keys.Where(watch => _affects(watch.Path)).ToList();
         foreach (var watch in open)
         {
-            if (after is not null) watch.Lines.Writer.TryWrite(after);
+            if (after is not null) watch.Lines.Writer.TryWrite(new(after, IsInjected: true));
             watch.Lines.Writer.TryComplete(new IOException("cut"));
         }
 
@@ -241,7 +241,7 @@ public sealed class FaultyProxy : IAsyncDisposable
         if (EndsWatchesAtOnce && _affects(path)) return;
         if (CutsWatchesAtOnce && _affects(path)) throw new IOException("cut");
 
-        var watch = new OpenWatch(path, Channel.CreateUnbounded<string>());
+        var watch = new OpenWatch(path, Channel.CreateUnbounded<Line>());
         _watches[watch] = 0;
         using var ending = CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted);
         var reading = ReadAsync(answer, watch, ending.Token);
@@ -253,13 +253,13 @@ public sealed class FaultyProxy : IAsyncDisposable
                 var affected = _affects(path);
                 if (affected) await ThawAsync(ending.Token);
                 if (affected && Delay > TimeSpan.Zero) await Task.Delay(Delay, TimeProvider.System, ending.Token);
-                if (affected && DropsEvents && !line.Contains("\"type\":\"BOOKMARK\"", StringComparison.Ordinal))
+                if (affected && DropsEvents && !line.IsInjected && !line.Text.Contains("\"type\":\"BOOKMARK\"", StringComparison.Ordinal))
                 {
                     Interlocked.Increment(ref _dropped);
                     continue;
                 }
 
-                await context.Response.WriteAsync(line, ending.Token);
+                await context.Response.WriteAsync(line.Text, ending.Token);
                 await context.Response.Body.FlushAsync(ending.Token);
             }
         }
@@ -276,7 +276,7 @@ public sealed class FaultyProxy : IAsyncDisposable
         try
         {
             using var reader = new StreamReader(await answer.Content.ReadAsStreamAsync(cancellation));
-            while (await reader.ReadLineAsync(cancellation) is { } line) watch.Lines.Writer.TryWrite(line + "\n");
+            while (await reader.ReadLineAsync(cancellation) is { } line) watch.Lines.Writer.TryWrite(new(line + "\n", IsInjected: false));
             watch.Lines.Writer.TryComplete();
         }
         catch (Exception broken) when (broken is HttpRequestException or IOException or OperationCanceledException)
@@ -316,7 +316,9 @@ public sealed class FaultyProxy : IAsyncDisposable
         return handler;
     }
 
-    private sealed record OpenWatch(string Path, Channel<string> Lines)
+    private readonly record struct Line(string Text, bool IsInjected);
+
+    private sealed record OpenWatch(string Path, Channel<Line> Lines)
     {
         public bool Equals(OpenWatch? other) => ReferenceEquals(this, other);
         public override int GetHashCode() => System.Runtime.CompilerServices.RuntimeHelpers.GetHashCode(this);

@@ -13,8 +13,11 @@ public sealed class ClusterFixture : IAsyncLifetime
 
     public DevCluster Cluster { get; private set; } = null!;
 
+    /// <summary>Set by a class that has a cluster of its own.</summary>
+    internal DevClusterOptions Options { get; init; } = new();
+
     public async ValueTask InitializeAsync() =>
-        Cluster = await DevCluster.StartAsync(new DevClusterOptions(), Console.WriteLine, CancellationToken.None);
+        Cluster = await DevCluster.StartAsync(Options, Console.WriteLine, CancellationToken.None);
 
     public ValueTask DisposeAsync() => Cluster?.DisposeAsync() ?? ValueTask.CompletedTask;
 

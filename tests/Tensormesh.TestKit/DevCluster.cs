@@ -264,7 +264,7 @@ public sealed class DevCluster : IAsyncDisposable
         }
     }
 
-    private ControlPlane OwnPlane(string what) =>
+    internal ControlPlane OwnPlane(string what) =>
         _plane ?? throw new NotSupportedException($"TENSORMESH_KUBECONFIG names a cluster of your own: {what} there.");
 
     private static ClusterRecord CreateRecord(DevClusterOptions options)

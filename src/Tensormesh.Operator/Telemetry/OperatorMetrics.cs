@@ -17,7 +17,7 @@ internal sealed class OperatorMetrics
         QueueDepth = Gauge("tensormesh_queue_depth", "Keys that wait for a worker, by kind.", "kind");
         ActiveWorkers = Gauge("tensormesh_active_workers", "Workers that reconcile now, by kind.", "kind");
         InformerStaleness = Gauge("tensormesh_informer_staleness_seconds", "Time since the API server last told anything, by kind.", "kind");
-        InformerRelists = Counter("tensormesh_informer_relists_total", "Lists made again, by kind and cause (expired, silent, fault).", "kind", "cause");
+        InformerRelists = Counter("tensormesh_informer_relists_total", "Lists made again, by kind and cause (expired, silent, fault, periodic).", "kind", "cause");
         InformerObjects = Gauge("tensormesh_informer_objects", "Objects in the local copy, by kind.", "kind");
         Leader = Gauge("tensormesh_leader", "1 while this process holds the lease.");
         Verdicts = Counter("tensormesh_gate_verdicts_total", "Answers of the billing gate, by where it was asked (webhook, reconciler) and answer.", "asked_by", "verdict");

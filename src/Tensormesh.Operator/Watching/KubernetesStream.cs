@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Net;
 using System.Runtime.CompilerServices;
 using System.Text.Json;
@@ -25,58 +26,74 @@ internal sealed class WatchSilentException(TimeSpan silence) : Exception($"nothi
 /// </summary>
 internal sealed class KubernetesStream(Kubernetes client)
 {
-    /// <summary>Objects a page: bounds the memory of a list of 10,000.</summary>
-    private const int PageSize = 500;
+    /// <summary>A server that does not end a watch in time is left this long after.</summary>
+    private static readonly TimeSpan LateEnd = TimeSpan.FromSeconds(5);
 
-    public async Task<ListPage<T>> ListAsync<T>(ResourcePath resource, string? from, CancellationToken cancellation)
+    /// <param name="from">The page before's <see cref="ListPage{T}.Continue"/>; null for the first.</param>
+    /// <exception cref="VersionExpiredException">The list took so long that the server no longer has its version.</exception>
+    /// <exception cref="WatchSilentException">The page did not come within <paramref name="timeout"/>.</exception>
+    public async Task<ListPage<T>> ListAsync<T>(ResourcePath resource, string? from, int pageSize, TimeSpan timeout, TimeProvider time, CancellationToken cancellation)
         where T : IKubernetesObject<V1ObjectMeta>
     {
-        (string, string)[] parameters = from is null
-            ? [("limit", PageSize.ToString(System.Globalization.CultureInfo.InvariantCulture))]
-            : [("limit", PageSize.ToString(System.Globalization.CultureInfo.InvariantCulture)), ("continue", from)];
-        using var response = await SendAsync(resource.Query(parameters), cancellation).ConfigureAwait(false);
-        await using var body = await response.Content.ReadAsStreamAsync(cancellation).ConfigureAwait(false);
-        var list = KubernetesJson.Deserialize<KubernetesList<T>>(body);
-        return new ListPage<T>([.. list.Items], list.Metadata.ResourceVersion, string.IsNullOrEmpty(list.Metadata.ContinueProperty) ? null : list.Metadata.ContinueProperty);
+        var limit = ("limit", pageSize.ToString(CultureInfo.InvariantCulture));
+        (string, string)[] parameters = from is null ? [limit] : [limit, ("continue", from)];
+        using var deadline = new CancellationTokenSource(timeout, time);
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(cancellation, deadline.Token);
+        try
+        {
+            using var response = await SendAsync(resource.Query(parameters), either.Token).ConfigureAwait(false);
+            // Whole before it is read: the reader of JSON waits without a limit.
+            await response.Content.LoadIntoBufferAsync(either.Token).ConfigureAwait(false);
+            await using var body = await response.Content.ReadAsStreamAsync(either.Token).ConfigureAwait(false);
+            var list = KubernetesJson.Deserialize<KubernetesList<T>>(body);
+            return new ListPage<T>([.. list.Items], list.Metadata.ResourceVersion, string.IsNullOrEmpty(list.Metadata.ContinueProperty) ? null : list.Metadata.ContinueProperty);
+        }
+        catch (OperationCanceledException) when (deadline.IsCancellationRequested && !cancellation.IsCancellationRequested)
+        {
+            throw new WatchSilentException(timeout);
+        }
     }
 
-    /// <summary>Yields until the server ends the watch, which it does after <paramref name="length"/>.</summary>
+    /// <summary>Yields until the server ends the watch, which it does after <paramref name="length"/>, or should have ended it.</summary>
     /// <exception cref="VersionExpiredException">410, as a status or inside the stream.</exception>
     /// <exception cref="WatchSilentException">No line, not even a bookmark, for <paramref name="silence"/>.</exception>
     public async IAsyncEnumerable<WatchLine<T>> WatchAsync<T>(
         ResourcePath resource, string resourceVersion, TimeSpan length, TimeSpan silence, TimeProvider time, [EnumeratorCancellation] CancellationToken cancellation)
         where T : IKubernetesObject<V1ObjectMeta>
     {
+        var seconds = Math.Max(1, (int)Math.Ceiling(length.TotalSeconds));
         var query = resource.Query(
             ("watch", "true"),
             ("allowWatchBookmarks", "true"),
             ("resourceVersion", resourceVersion),
-            ("timeoutSeconds", ((int)length.TotalSeconds).ToString(System.Globalization.CultureInfo.InvariantCulture)));
+            ("timeoutSeconds", seconds.ToString(CultureInfo.InvariantCulture)));
         using var watchdog = new CancellationTokenSource(silence, time);
-        using var either = CancellationTokenSource.CreateLinkedTokenSource(cancellation, watchdog.Token);
+        using var late = new CancellationTokenSource(TimeSpan.FromSeconds(seconds) + LateEnd, time);
+        using var any = CancellationTokenSource.CreateLinkedTokenSource(cancellation, watchdog.Token, late.Token);
         HttpResponseMessage response;
         try
         {
-            response = await SendAsync(query, either.Token).ConfigureAwait(false);
+            response = await SendAsync(query, any.Token).ConfigureAwait(false);
         }
-        catch (OperationCanceledException) when (watchdog.IsCancellationRequested && !cancellation.IsCancellationRequested)
+        catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
         {
             throw new WatchSilentException(silence);
         }
 
         using (response)
         {
-            using var reader = new StreamReader(await response.Content.ReadAsStreamAsync(either.Token).ConfigureAwait(false));
+            using var reader = new StreamReader(await response.Content.ReadAsStreamAsync(any.Token).ConfigureAwait(false));
             while (true)
             {
                 string? line;
                 try
                 {
-                    line = await reader.ReadLineAsync(either.Token).ConfigureAwait(false);
+                    line = await reader.ReadLineAsync(any.Token).ConfigureAwait(false);
                 }
-                catch (OperationCanceledException) when (watchdog.IsCancellationRequested && !cancellation.IsCancellationRequested)
+                catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
                 {
-                    throw new WatchSilentException(silence);
+                    if (watchdog.IsCancellationRequested) throw new WatchSilentException(silence);
+                    yield break;
                 }
 
                 if (line is null) yield break;

@@ -65,6 +65,9 @@ public sealed class Installation : IAsyncDisposable
     public string WebLog => Path.Combine(cluster.StateDirectory, "logs", "tensormesh-web.log");
     public int OperatorPid => operatorProcess?.Identity.Pid ?? throw new InvalidOperationException("the operator does not run");
 
+    /// <summary>Environment of the operator that starts next, over what this installation sets itself.</summary>
+    public IDictionary<string, string> OperatorSettings { get; } = new Dictionary<string, string>();
+
     /// <summary>For psql.</summary>
     public string DatabaseUrl
     {
@@ -106,7 +109,7 @@ public sealed class Installation : IAsyncDisposable
     public async Task StartOperatorAsync(CancellationToken cancellation)
     {
         var credit = "Tensormesh__Credit__";
-        operatorProcess = await StartAsync("tensormesh-operator", "Tensormesh.Operator", new()
+        var settings = new Dictionary<string, string>
         {
             ["ConnectionStrings__Billing"] = ConnectionString,
             ["Tensormesh__Kubeconfig"] = operatorKubeconfig,
@@ -119,7 +122,9 @@ public sealed class Installation : IAsyncDisposable
             [credit + "SettlementInterval"] = Options.SettlementInterval.ToString("c"),
             [credit + "SettlementLag"] = Options.SettlementLag.ToString("c"),
             [credit + "SuspensionTolerance"] = Options.SuspensionTolerance.ToString("c"),
-        });
+        };
+        foreach (var (name, value) in OperatorSettings) settings[name] = value;
+        operatorProcess = await StartAsync("tensormesh-operator", "Tensormesh.Operator", settings);
         await WaitForHttpAsync(operatorProcess, new Uri(MetricsUrl, "/readyz"), cancellation);
         if (HasWebhook) await operatorProcess.WaitUntilAsync("asked by the API server", IsWebhookAskedAsync, StartLimit, cancellation);
     }

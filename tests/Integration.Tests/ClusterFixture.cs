@@ -12,9 +12,10 @@ public sealed class ClusterFixture : IAsyncLifetime
     private static readonly TimeSpan AccountLimit = TimeSpan.FromSeconds(30);
 
     public DevCluster Cluster { get; private set; } = null!;
+    public DevClusterOptions Options { get; init; } = new();
 
     public async ValueTask InitializeAsync() =>
-        Cluster = await DevCluster.StartAsync(new DevClusterOptions(), Console.WriteLine, CancellationToken.None);
+        Cluster = await DevCluster.StartAsync(Options, Console.WriteLine, CancellationToken.None);
 
     public ValueTask DisposeAsync() => Cluster?.DisposeAsync() ?? ValueTask.CompletedTask;
 

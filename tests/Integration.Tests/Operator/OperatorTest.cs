@@ -196,7 +196,7 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
     protected static V1Condition? Condition(GpuDeployment? deployment, string type)
         => deployment?.Status?.Conditions?.FirstOrDefault(condition => condition.Type == type);
 
-    private static async Task IgnoreMissing(Task call)
+    protected static async Task IgnoreMissing(Task call)
     {
         try
         {

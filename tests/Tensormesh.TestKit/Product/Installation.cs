@@ -64,6 +64,7 @@ public sealed class Installation : IAsyncDisposable
     public Uri WebMetricsUrl { get; }
     public string OperatorLog => Path.Combine(cluster.StateDirectory, "logs", "tensormesh-operator.log");
     public string WebLog => Path.Combine(cluster.StateDirectory, "logs", "tensormesh-web.log");
+    public bool OperatorRuns => operatorProcess is { HasExited: false };
     public int OperatorPid => operatorProcess?.Identity.Pid ?? throw new InvalidOperationException("the operator does not run");
 
     /// <summary>For psql.</summary>

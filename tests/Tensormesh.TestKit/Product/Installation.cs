@@ -43,6 +43,7 @@ public sealed class Installation : IAsyncDisposable
     private readonly int webhookPort;
     private IReadOnlyList<string> createdDefinitions = [];
     private bool createdNamespace;
+    private string operatorKubeconfig = "";
     private DevProcess? operatorProcess;
     private DevProcess? webProcess;
 
@@ -91,6 +92,7 @@ public sealed class Installation : IAsyncDisposable
         {
             installation.createdDefinitions = await CustomResources.ApplyAsync(cluster.Client, Repository.Folder("crds"), cancellation);
             installation.createdNamespace = await EnsureNamespaceAsync(cluster.Client, cancellation);
+            installation.operatorKubeconfig = await OperatorRights.GrantAsync(cluster, cancellation);
             await installation.StartOperatorAsync(cancellation);
             say($"operator ready: metrics at {installation.MetricsUrl}");
             await installation.StartWebAsync(cancellation);
@@ -110,7 +112,7 @@ public sealed class Installation : IAsyncDisposable
         operatorProcess = await StartAsync("tensormesh-operator", "Tensormesh.Operator", new()
         {
             ["ConnectionStrings__Billing"] = ConnectionString,
-            ["Tensormesh__Kubeconfig"] = cluster.KubeconfigPath,
+            ["Tensormesh__Kubeconfig"] = operatorKubeconfig,
             ["Tensormesh__Namespace"] = Namespace,
             ["Tensormesh__Deployment"] = Options.OperatorDeployment,
             ["Tensormesh__MetricsUrl"] = MetricsUrl.GetLeftPart(UriPartial.Authority),

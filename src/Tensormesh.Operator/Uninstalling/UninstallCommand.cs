@@ -63,8 +63,9 @@ internal sealed class UninstallCommand(IKubernetes client, Uninstaller uninstall
         {
             return (await client.CoordinationV1.ReadNamespacedLeaseAsync(lease.Name, lease.Namespace, cancellationToken: cancellation).ConfigureAwait(false)).Spec;
         }
-        catch (HttpOperationException missing) when (missing.Response.StatusCode == HttpStatusCode.NotFound)
+        catch (HttpOperationException missing) when (missing.Response.StatusCode is HttpStatusCode.NotFound or HttpStatusCode.Forbidden)
         {
+            // No lease, or no right to it any more: that went with the namespace, and an operator's with it.
             return null;
         }
     }

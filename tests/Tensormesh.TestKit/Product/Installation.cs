@@ -152,6 +152,7 @@ public sealed class Installation : IAsyncDisposable
     {
         await CustomResources.ApplyAsync(cluster.Client, Repository.Folder("crds"), cancellation);
         await EnsureNamespaceAsync(cluster.Client, cancellation);
+        operatorKubeconfig = await OperatorRights.GrantAsync(cluster, cancellation);
         await StartOperatorAsync(cancellation);
     }
 

@@ -85,6 +85,21 @@ public sealed class Prices(NpgsqlDataSource dataSource)
         return prices;
     }
 
+    /// <summary>Which book has a price in force for which item, products and models alike: the one that was there first stands.</summary>
+    public async Task<IReadOnlySet<(string Book, string Item)>> InForceAsync(CancellationToken cancellation)
+    {
+        await using var command = dataSource.CreateCommand(
+            """
+            select book, item from (
+              select distinct on (book, kind, item) book, item, withdrawn from price_version order by book, kind, item, effective_at desc, id desc) newest
+            where not withdrawn
+            """);
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        var published = new HashSet<(string, string)>();
+        while (await reader.ReadAsync(cancellation)) published.Add((reader.GetString(0), reader.GetString(1)));
+        return published;
+    }
+
     private static async Task<Dictionary<(string Kind, string Name), (Item Item, DateTimeOffset EffectiveAt)>> LockAndReadNewestAsync(
         NpgsqlConnection connection, string book, CancellationToken cancellation)
     {

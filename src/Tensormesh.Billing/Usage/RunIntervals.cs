@@ -80,7 +80,15 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
     /// The same. If the balance had run out before the end, charging stops where it did, and the rest is written off when it is longer than
     /// the policy's tolerance.
     /// </summary>
-    public async Task<bool> CloseAsync(PodId pod, DateTimeOffset endedAt, CreditPolicy policy, CancellationToken cancellation)
+    public Task<bool> CloseAsync(PodId pod, DateTimeOffset endedAt, CreditPolicy policy, CancellationToken cancellation)
+        => CloseAtAsync(pod, endedAt, policy, cancellation);
+
+    /// <summary>Ends an interval of whose end nothing is known where it is settled: nobody has seen it run after that. Idempotent.</summary>
+    /// <returns>True when this call ended the interval.</returns>
+    public Task<bool> CloseWhereSettledAsync(PodId pod, CreditPolicy policy, CancellationToken cancellation)
+        => CloseAtAsync(pod, null, policy, cancellation);
+
+    private async Task<bool> CloseAtAsync(PodId pod, DateTimeOffset? endedAt, CreditPolicy policy, CancellationToken cancellation)
     {
         var ended = default(AccountId);
         var closed = await Transact.RunAsync(dataSource, async connection =>
@@ -88,7 +96,7 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
             if (await ReadAccountAsync(connection, pod, cancellation) is not { } account) return false;
             var locked = await LockedAccount.LockAsync(connection, account, pod, cancellation);
             if (locked?.Find(pod) is not { EndedAt: null } run) return false;
-            var end = Instants.Later(endedAt.ToLedgerTime(), run.StartedAt);
+            var end = Instants.Later((endedAt ?? run.SettledUntil).ToLedgerTime(), run.StartedAt);
             var totals = end < run.SettledUntil ? await ReadTotalsAsync(connection, pod, cancellation) : [];
             locked.Close(run, end, totals, policy);
             await locked.WriteAsync(cancellation);
@@ -104,6 +112,21 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
 
     /// <summary>All open runs of all deployments: for the sweep that compares them with the cluster's truth.</summary>
     public Task<IReadOnlyList<OpenRun>> ListOpenAsync(CancellationToken cancellation) => ListAsync(null, cancellation);
+
+    /// <summary>Every deployment that has an open run or a hold, with its namespace and name; none for a hold that never ran.</summary>
+    public async Task<IReadOnlyList<(DeploymentId Deployment, (string Namespace, string Name)? Owner)>> ListOpenOwnersAsync(CancellationToken cancellation)
+    {
+        await using var command = dataSource.CreateCommand(
+            """
+            select coalesce(r.deployment, h.deployment), r.namespace, r.deployment_name
+            from (select distinct deployment, namespace, deployment_name from run_interval where ended_at is null) r
+            full join credit_hold h on h.deployment = r.deployment
+            """);
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        var owners = new List<(DeploymentId, (string, string)?)>();
+        while (await reader.ReadAsync(cancellation)) owners.Add((new(reader.GetGuid(0)), reader.IsDBNull(1) ? null : (reader.GetString(1), reader.GetString(2))));
+        return owners;
+    }
 
     private async Task<IReadOnlyList<OpenRun>> ListAsync(DeploymentId? deployment, CancellationToken cancellation)
     {

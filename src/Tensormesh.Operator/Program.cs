@@ -26,7 +26,10 @@ var connection = builder.Configuration.GetConnectionString("Billing")
 
 builder.Services.AddSingleton(options);
 builder.Services.AddSingleton(options.Credit);
-builder.Services.AddSingleton(TimeProvider.System);
+// Money follows the ledger's clock, and everything here that asks for the time with it.
+builder.Services.AddSingleton<LedgerClock>();
+builder.Services.AddSingleton<TimeProvider>(services => services.GetRequiredService<LedgerClock>());
+builder.Services.AddSingleton<OperatorEpoch>();
 builder.Services.AddBilling(connection);
 
 // The cluster, as seen from here.

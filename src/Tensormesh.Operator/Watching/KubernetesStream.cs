@@ -54,6 +54,33 @@ internal sealed class KubernetesStream(Kubernetes client)
         }
     }
 
+    /// <summary>Every object of a kind, for those who look once and keep no copy; null when the server has no such kind, or not any more.</summary>
+    /// <exception cref="VersionExpiredException">The list took so long that the server no longer has its version.</exception>
+    /// <exception cref="WatchSilentException">A page did not come in time.</exception>
+    public async Task<IReadOnlyList<T>?> ListAllAsync<T>(ResourcePath resource, TimeProvider time, CancellationToken cancellation)
+        where T : IKubernetesObject<V1ObjectMeta>
+    {
+        var bounds = new InformerOptions();
+        var all = new List<T>();
+        string? next = null;
+        try
+        {
+            do
+            {
+                var page = await ListAsync<T>(resource, next, bounds.PageSize, bounds.ListTimeout, time, cancellation).ConfigureAwait(false);
+                all.AddRange(page.Items);
+                next = page.Continue;
+            }
+            while (next is not null);
+        }
+        catch (HttpRequestException gone) when (gone.StatusCode == System.Net.HttpStatusCode.NotFound)
+        {
+            return null;
+        }
+
+        return all;
+    }
+
     /// <summary>Yields until the server ends the watch, which it does after <paramref name="length"/>, or should have ended it.</summary>
     /// <exception cref="VersionExpiredException">410, as a status or inside the stream.</exception>
     /// <exception cref="WatchSilentException">No line, not even a bookmark, for <paramref name="silence"/>.</exception>

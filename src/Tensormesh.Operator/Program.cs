@@ -7,6 +7,7 @@ using Tensormesh.Operator.Admission;
 using Tensormesh.Operator.Metering;
 using Tensormesh.Operator.Reconciling;
 using Tensormesh.Operator.Telemetry;
+using Tensormesh.Operator.Uninstalling;
 using Tensormesh.Operator.Watching;
 using Tensormesh.Resources;
 
@@ -48,8 +49,12 @@ builder.Services.AddSingleton<StandingListener>();
 // The loop: observe, decide, act, report.
 builder.Services.AddSingleton<PodDrift>();
 builder.Services.AddSingleton<PriceList>();
+builder.Services.AddSingleton<Payers>();
 builder.Services.AddSingleton<Observer>();
+builder.Services.AddSingleton<Departures>();
+builder.Services.AddSingleton<LastTrace>();
 builder.Services.AddSingleton<Applier>();
+builder.Services.AddSingleton<Orphans>();
 builder.Services.AddSingleton<EventRecorder>();
 builder.Services.AddSingleton<StatusWriter>();
 builder.Services.AddSingleton<StatusReporter>();
@@ -57,6 +62,8 @@ builder.Services.AddSingleton<GpuDeploymentReconciler>();
 builder.Services.AddSingleton<BillingAccountReconciler>();
 builder.Services.AddSingleton<PriceBookReconciler>();
 builder.Services.AddSingleton<MeteringClock>();
+builder.Services.AddSingleton<Uninstaller>();
+builder.Services.AddSingleton<UninstallCommand>();
 builder.Services.AddSingleton<Controller>();
 builder.Services.AddHostedService(services => services.GetRequiredService<Controller>());
 
@@ -84,6 +91,12 @@ builder.WebHost.ConfigureKestrel((_, kestrel) =>
 });
 
 var app = builder.Build();
+if (args is [UninstallCommand.Name, ..])
+{
+    Environment.ExitCode = await app.Services.GetRequiredService<UninstallCommand>().RunAsync(CancellationToken.None);
+    return;
+}
+
 app.MapMetrics("/metrics", app.Services.GetRequiredService<CollectorRegistry>());
 app.MapGet("/healthz", () => "ok");
 app.MapGet("/readyz", (Readiness readiness) => readiness.Problem() is { } problem ? Results.Text(problem + "\n", statusCode: 503) : Results.Text("ok\n"));

@@ -36,6 +36,8 @@ public class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
 
     private readonly ConcurrentDictionary<string, Task> products = new(StringComparer.Ordinal);
 
+    /// <summary>How this product is configured: <see cref="Options"/> for most.</summary>
+    public InstallationOptions Settings { get; init; } = Options;
     public ClusterFixture Shared => cluster;
     public DevCluster Cluster => cluster.Cluster;
     public Installation Installation { get; private set; } = null!;
@@ -49,7 +51,7 @@ public class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
         Deployments = new(Cluster.Client, WellKnown.Group, WellKnown.Version, GpuDeployment.PluralName, disposeClient: false);
         Accounts = new(Cluster.Client, WellKnown.Group, WellKnown.Version, BillingAccount.PluralName, disposeClient: false);
         Books = new(Cluster.Client, WellKnown.Group, WellKnown.Version, PriceBook.PluralName, disposeClient: false);
-        Installation = await Installation.StartAsync(Cluster, Options, Console.WriteLine, CancellationToken.None);
+        Installation = await Installation.StartAsync(Cluster, Settings, Console.WriteLine, CancellationToken.None);
         Database = BillingServices.OpenDataSource(Installation.ConnectionString);
     }
 

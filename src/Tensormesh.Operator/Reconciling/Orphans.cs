@@ -85,6 +85,8 @@ internal sealed partial class Orphans(
             {
                 var page = await stream.ListAsync<GpuDeployment>(ResourcePath.GpuDeployments, next, cancellation).ConfigureAwait(false);
                 uids.AddRange(page.Items.Select(deployment => deployment.Metadata.Uid));
+                // What cannot be read is there all the same.
+                uids.AddRange(page.Unreadable.Select(deployment => deployment.Uid));
                 next = page.Continue;
             }
             while (next is not null);

@@ -123,12 +123,18 @@ internal sealed partial class Informer<T>(
         string listed;
         do
         {
-            var page = await stream.ListAsync<T>(resource, next, options.PageSize, options.ListTimeout, time, cancellation).ConfigureAwait(false);
+            var page = await stream.ListAsync<T>(resource, next, cancellation).ConfigureAwait(false);
             Heard();
             foreach (var item in page.Items)
             {
                 seen.Add(ObjectKey.Of(item));
                 Store(item);
+            }
+
+            foreach (var item in page.Unreadable)
+            {
+                seen.Add(item.Key);
+                Skip(item);
             }
 
             listed = page.ResourceVersion;
@@ -150,7 +156,7 @@ internal sealed partial class Informer<T>(
     {
         var length = options.WatchLength * (1 + Random.Shared.NextDouble());
         var left = GoodFor();
-        await foreach (var line in stream.WatchAsync<T>(resource, version!, length < left ? length : left, options.Silence, time, cancellation).ConfigureAwait(false))
+        await foreach (var line in stream.WatchAsync<T>(resource, version!, length < left ? length : left, cancellation).ConfigureAwait(false))
         {
             Heard();
             switch (line.Kind)
@@ -159,7 +165,10 @@ internal sealed partial class Informer<T>(
                     Store(line.Object!);
                     break;
                 case WatchKind.Deleted:
-                    Remove(ObjectKey.Of(line.Object!));
+                    Remove(line.Key!);
+                    break;
+                case WatchKind.Unreadable:
+                    Skip(line.Unreadable!);
                     break;
                 case WatchKind.Bookmark:
                     break;
@@ -182,6 +191,13 @@ internal sealed partial class Informer<T>(
         if (before?.Metadata.ResourceVersion == item.Metadata.ResourceVersion) return;
         objects[key] = item;
         Changed?.Invoke(before, item);
+    }
+
+    /// <summary>What cannot be read stays as it was last read, and keeps nobody else from being seen.</summary>
+    private void Skip(UnreadableObject item)
+    {
+        metrics.InformerUnreadable.WithLabels(Kind).Inc();
+        LogUnreadable(logger, Kind, item.Key, item.Reason);
     }
 
     private void Remove(string key)
@@ -207,4 +223,7 @@ internal sealed partial class Informer<T>(
 
     [LoggerMessage(Level = LogLevel.Warning, Message = "The watch of {Kind} broke and will be started again: {Reason}")]
     private static partial void LogBroken(ILogger logger, string kind, string reason);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Kind} {Key} cannot be read, and is taken as it was last: {Reason}")]
+    private static partial void LogUnreadable(ILogger logger, string kind, string key, string reason);
 }

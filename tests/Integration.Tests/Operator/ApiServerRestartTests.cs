@@ -18,7 +18,7 @@ public sealed class ApiServerRestartTests(OwnClusterFixture product) : OperatorT
     };
 
     [Fact]
-    public async Task A_restarted_api_server_stops_nothing_loses_nothing_and_finds_the_same_operator_at_work()
+    public async Task A_restarted_api_server_stops_nothing_loses_nothing_forgets_old_versions_and_finds_the_same_operator_at_work()
     {
         Assert.SkipWhen(Cluster.IsUsersOwn, "a user's own cluster is not stopped");
         await Product.RestartOperatorAsync(PatientLease);
@@ -32,6 +32,9 @@ public sealed class ApiServerRestartTests(OwnClusterFixture product) : OperatorT
         // What runs is charged meanwhile: that needs the ledger alone.
         await UntilSettledAsync(running, times: 3);
         await Cluster.StartApiServerAsync();
+
+        // Asked for a version from before, this server accepts the watch and writes an ERROR event of 410 into it.
+        await AssertAnOldVersionIsListedAnewAsync(team);
 
         // All that the customer wanted before, and whatever comes after.
         await SeeStoppedAsync(team, "pausing", ConditionReasons.Paused);
@@ -48,17 +51,12 @@ public sealed class ApiServerRestartTests(OwnClusterFixture product) : OperatorT
         Assert.Contains("\ntensormesh_leader 1\n", await Product.MetricsAsync(), StringComparison.Ordinal);
     }
 
-    /// <summary>No fault but the server's own: its memory of what was before goes with it.</summary>
-    [Fact]
-    public async Task A_version_from_before_the_restart_is_refused_with_410_inside_the_stream_and_listed_anew()
+    /// <summary>No fault but the server's own: its memory of what was before went with it.</summary>
+    private async Task AssertAnOldVersionIsListedAnewAsync(Team team)
     {
-        Assert.SkipWhen(Cluster.IsUsersOwn, "a user's own cluster is not stopped");
-        await Product.RestartOperatorAsync(PatientLease);
-        var team = await CreateNamespaceAsync();
-        await Cluster.RestartApiServerAsync();
         await using var proxy = await FaultyProxy.StartAsync(Cluster, Ended);
         proxy.AsksFrom = "1";
-        await using var watched = Watched.Start(proxy.KubeconfigPath, team);
+        await using var watched = Watched.Start(proxy.KubeconfigPath, team.Namespace);
         await Eventually.SeeAsync(() => Task.FromResult(watched.Relists("expired")), times => times >= 2);
         Assert.Equal(0, watched.Relists("fault"));
 
@@ -68,7 +66,7 @@ public sealed class ApiServerRestartTests(OwnClusterFixture product) : OperatorT
             {
                 Metadata = new V1ObjectMeta { Name = "a", Labels = new Dictionary<string, string> { [Watched.Label] = "" } },
                 Data = new Dictionary<string, string> { ["v"] = "1" },
-            }, team, cancellationToken: Ended);
+            }, team.Namespace, cancellationToken: Ended);
         await watched.SeeAsync("a=1");
     }
 

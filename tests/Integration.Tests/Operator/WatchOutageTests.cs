@@ -85,6 +85,33 @@ public sealed class WatchOutageTests(OperatorFixture product) : OperatorTest(pro
                 await StartAsync(team, "new");
             });
 
+    /// <summary>The API server stores more than a program can read: a number too large for its field, among all the other objects.</summary>
+    [Fact]
+    public async Task A_status_that_somebody_else_filled_with_nonsense_is_written_anew_and_blinds_the_operator_for_nobody()
+    {
+        var team = await OpenTeamAsync("5000.00");
+        var poisoned = await StartAsync(team, "poisoned");
+        await PoisonAsync(team);
+        // By the watch that goes on.
+        await SeeAsync(team, "poisoned", seen => seen.Status!.Replicas == 1);
+        await StartAsync(team, "after");
+
+        // By the list of an operator that starts.
+        await Installation.StopOperatorAsync();
+        await PoisonAsync(team);
+        await Installation.StartOperatorAsync(Ended);
+        await SeeAsync(team, "poisoned", seen => seen.Status!.Replicas == 1);
+        await StartAsync(team, "later");
+        Assert.True(Assert.Single(await RunsAsync(poisoned)).Accrues);
+        await DeleteAsync(team, "poisoned");
+        await UntilGoneAsync(team, "poisoned");
+        await UntilNoHoldAsync(poisoned);
+    }
+
+    private Task<object> PoisonAsync(Team team) => Client.CustomObjects.PatchNamespacedCustomObjectStatusAsync(
+        new V1Patch("""{"status":{"replicas":99999999999}}""", V1Patch.PatchType.MergePatch),
+        WellKnown.Group, WellKnown.Version, team.Namespace, GpuDeployment.PluralName, "poisoned", cancellationToken: Ended);
+
     [Fact]
     public Task Black_holed_watches_make_the_operator_say_so_and_what_happened_meanwhile_is_picked_up_without_a_restart()
         => BehindAProxyAsync(

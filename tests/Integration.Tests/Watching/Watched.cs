@@ -28,7 +28,7 @@ internal sealed class Watched : IAsyncDisposable
     {
         _client = client;
         Informer = new Informer<V1ConfigMap>(
-            new KubernetesStream(client), new ResourcePath($"api/v1/namespaces/{@namespace}/configmaps", Label), options, _metrics, TimeProvider.System,
+            new KubernetesStream(client, options, TimeProvider.System), new ResourcePath($"api/v1/namespaces/{@namespace}/configmaps", Label), options, _metrics, TimeProvider.System,
             NullLogger<Informer<V1ConfigMap>>.Instance);
         Informer.Changed += (before, after) => _told.Enqueue(
             new((before ?? after)!.Name(), Version(before), Version(after), before?.Uid() == after?.Uid()));

@@ -6,6 +6,7 @@ using Tensormesh.Billing;
 using Tensormesh.Operator.Metering;
 using Tensormesh.Operator.Reconciling;
 using Tensormesh.Operator.Telemetry;
+using Tensormesh.Operator.Uninstalling;
 using Tensormesh.Operator.Watching;
 using Tensormesh.Resources;
 
@@ -14,12 +15,15 @@ namespace Tensormesh.Operator;
 /// <summary>What changed, to which key, to which loop: the wiring between watches, the ledger's hints and the three reconcilers.</summary>
 internal sealed partial class Controller(
     ClusterView cluster, GpuDeploymentReconciler deployments, BillingAccountReconciler billingAccounts, PriceBookReconciler priceBooks,
-    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, StatusReporter reporter, NpgsqlDataSource dataSource, LedgerClock clock, OperatorEpoch epoch, OperatorOptions options, OperatorMetrics metrics,
+    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, Departures departures, Orphans orphans, Uninstaller uninstaller, StatusReporter reporter, NpgsqlDataSource dataSource,
+    LedgerClock clock, OperatorEpoch epoch, OperatorOptions options, OperatorMetrics metrics,
     TimeProvider time, IHostApplicationLifetime lifetime, ILogger<Controller> logger) : BackgroundService
 {
     /// <summary>Hints about one account within this time are one hint: placing fifty holds must not reconcile fifty deployments fifty times.</summary>
     private static readonly TimeSpan HintWindow = TimeSpan.FromMilliseconds(50);
 
+    /// <summary>The cause that the server gives for a refusal in a namespace that is being deleted.</summary>
+    private const string NamespaceTerminating = "NamespaceTerminating";
     /// <summary>Clocks that differ by more than this are worth a line.</summary>
     private static readonly TimeSpan ClockTolerance = TimeSpan.FromSeconds(1);
 
@@ -35,6 +39,9 @@ internal sealed partial class Controller(
     /// <summary>Ends with the refusal that a write of this operator got because another has taken over.</summary>
     private readonly TaskCompletionSource fenced = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private volatile bool everythingChanged;
+    private volatile bool led;
+    /// <summary>Ends when the operator's own namespace is being deleted.</summary>
+    private readonly TaskCompletionSource goodbye = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     /// <summary>True once every local copy is complete: only then may anything be decided.</summary>
     public bool Synced => cluster.Informers.All(informer => informer.HasSynced);
@@ -48,11 +55,13 @@ internal sealed partial class Controller(
 
         // The watches run whether or not this process leads: a standby takes over with warm copies.
         var watches = Task.WhenAll(cluster.Informers.Select(informer => informer.RunAsync(stopping)));
+        using var leading = CancellationTokenSource.CreateLinkedTokenSource(stopping);
+        _ = goodbye.Task.ContinueWith(_ => leading.CancelAsync(), stopping, TaskContinuationOptions.None, TaskScheduler.Default);
         try
         {
-            await lease.RunAsync(LeadAsync, stopping).ConfigureAwait(false);
+            await lease.RunAsync(LeadAsync, leading.Token).ConfigureAwait(false);
         }
-        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
+        catch (OperationCanceledException) when (leading.IsCancellationRequested)
         {
         }
         catch (Exception fault) when (!stopping.IsCancellationRequested)
@@ -60,7 +69,10 @@ internal sealed partial class Controller(
             LogBroken(logger, fault);
         }
 
-        if (!stopping.IsCancellationRequested)
+        // Not every stop is a restart: one that nobody will follow must not leave behind what waits for a follower.
+        var uninstalled = led && leading.IsCancellationRequested && await uninstaller.RunIfDueAsync().ConfigureAwait(false);
+        if (uninstalled) lifetime.StopApplication();
+        else if (!stopping.IsCancellationRequested)
         {
             // Leadership was lost, or one of its loops. A process that goes on with half of its loops stopped is worse than one that starts again.
             Environment.ExitCode = 1;
@@ -72,6 +84,7 @@ internal sealed partial class Controller(
 
     private async Task LeadAsync(CancellationToken term)
     {
+        led = true;
         await WaitForSyncAsync(term).ConfigureAwait(false);
         var caughtUp = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         foreach (var account in cluster.BillingAccounts.All) accountQueue.Add(ObjectKey.Of(account));
@@ -92,6 +105,7 @@ internal sealed partial class Controller(
             priceQueue.RunAsync(1, Timed("PriceBook", (key, token) => priceBooks.ReconcileAsync(key, EnqueueAll, token)), (key, fault) => OnFault("PriceBook", key, fault), loop),
             listener.RunAsync(Hint, () => everythingChanged = true, loop),
             FollowHintsAsync(loop),
+            orphans.RunAsync(loop),
             WatchBacklogAsync(backlog, caughtUp, loop),
             metering.RunAsync(Task.WhenAll(taking, caughtUp.Task), Hint, loop),
         ];
@@ -132,11 +146,14 @@ internal sealed partial class Controller(
             EnqueueOwner(after ?? before);
             if (after is null) drift.Forget(before!);
         };
+        cluster.Pods.Changed += departures.Note;
         cluster.Pods.Changed += (before, after) => EnqueueOwner(after ?? before);
         cluster.BillingAccounts.Changed += (before, after) =>
         {
             // Our own status writes come back as changes; only the spec's generation calls for work.
             if (before?.Metadata.Generation != after?.Metadata.Generation) accountQueue.Add(ObjectKey.Of((after ?? before)!));
+            // What its deployments say of it changes when it comes or goes.
+            if (before is null || after is null) Hint(new AccountId((after ?? before)!.Metadata.Name));
         };
         cluster.PriceBooks.Changed += (before, after) =>
         {
@@ -148,13 +165,18 @@ internal sealed partial class Controller(
         cluster.Namespaces.Changed += (before, after) =>
         {
             var name = (after ?? before)!.Metadata.Name;
-            if (Label(before) == Label(after)) return;
+            var ends = after?.Metadata.DeletionTimestamp is not null && before?.Metadata.DeletionTimestamp is null;
+            if (ends && name == options.Namespace) goodbye.TrySetResult();
+            if (Label(before) == Label(after) && !ends) return;
             foreach (var deployment in cluster.GpuDeployments.All.Where(deployment => deployment.Metadata.NamespaceProperty == name)) gpuQueue.Add(ObjectKey.Of(deployment));
         };
         cluster.Nodes.Changed += (before, after) =>
         {
             // Heartbeats change nothing that a decision looks at; a node that comes, goes or offers other GPUs does.
             if (Offer(before) != Offer(after)) EnqueueAll();
+            if (ClusterView.SilentSince(before) == ClusterView.SilentSince(after)) return;
+            var name = (after ?? before)!.Metadata.Name;
+            foreach (var pod in cluster.Pods.All.Where(pod => pod.Spec?.NodeName == name)) EnqueueOwner(pod);
         };
     }
 
@@ -216,7 +238,7 @@ internal sealed partial class Controller(
             metrics.InformerObjects.WithLabels("GpuDeployment").Set(cluster.GpuDeployments.Count);
             metrics.InformerObjects.WithLabels("V1Pod").Set(cluster.Pods.Count);
             foreach (var (product, gpus) in cluster.HeldGpus()) metrics.RunningGpus.WithLabels(product).Set(gpus);
-            if (backlog.IsEmpty) caughtUp.TrySetResult();
+            if (backlog.IsEmpty && orphans.Swept.IsCompleted) caughtUp.TrySetResult();
         }
     }
 
@@ -253,6 +275,9 @@ internal sealed partial class Controller(
         if (LedgerAvailability.IsUnavailable(fault)) metrics.LedgerUp.Set(0);
         // A conflict is the ordinary answer to a write on an older version: the newer one is on its way here.
         if (fault is k8s.Autorest.HttpOperationException { Response.StatusCode: System.Net.HttpStatusCode.Conflict }) LogConflict(logger, kind, key);
+        // A namespace that goes away refuses what was decided before that was seen here: the next look decides otherwise.
+        else if (fault is k8s.Autorest.HttpOperationException { Response.StatusCode: System.Net.HttpStatusCode.Forbidden } ending
+            && ending.Response.Content?.Contains(NamespaceTerminating, StringComparison.Ordinal) == true) LogConflict(logger, kind, key);
         else if (fault is LeaseLapsedException) LogLapsed(logger, kind, key);
         else if (fault is k8s.Autorest.HttpOperationException refused) LogRefused(logger, kind, key, (int)refused.Response.StatusCode, refused.Response.Content);
         else LogFault(logger, fault, kind, key);

@@ -1,4 +1,5 @@
 using Tensormesh.Billing;
+using Tensormesh.Operator.Watching;
 
 namespace Tensormesh.Operator;
 
@@ -15,10 +16,14 @@ internal sealed class OperatorOptions
     public string WebhookAddress { get; set; } = "";
     /// <summary>Namespace of the leader lease.</summary>
     public string Namespace { get; set; } = "default";
+    /// <summary>Name of the operator's own Deployment in its namespace. Once that is deleted, a stop is an uninstall and not a restart. Empty: there is none.</summary>
+    public string Deployment { get; set; } = "";
     /// <summary>GpuDeployments reconciled at once.</summary>
     public int Workers { get; set; } = 16;
     public bool MigrateOnStart { get; set; } = true;
     /// <summary>Silence of a watch after which readiness fails.</summary>
     public TimeSpan StaleAfter { get; set; } = TimeSpan.FromMinutes(3);
+    public InformerOptions Watch { get; set; } = new();
+    public LeaseOptions Lease { get; set; } = new();
     public CreditPolicy Credit { get; set; } = new();
 }

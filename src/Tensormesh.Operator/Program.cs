@@ -7,6 +7,7 @@ using Tensormesh.Operator.Admission;
 using Tensormesh.Operator.Metering;
 using Tensormesh.Operator.Reconciling;
 using Tensormesh.Operator.Telemetry;
+using Tensormesh.Operator.Uninstalling;
 using Tensormesh.Operator.Watching;
 using Tensormesh.Resources;
 
@@ -32,12 +33,10 @@ builder.Services.AddSingleton<OperatorEpoch>();
 builder.Services.AddBilling(connection);
 
 // The cluster, as seen from here.
-builder.Services.AddSingleton(_ => new Kubernetes(options.Kubeconfig is { Length: > 0 } file
-    ? KubernetesClientConfiguration.BuildConfigFromConfigFile(file)
-    : KubernetesClientConfiguration.InClusterConfig()));
+builder.Services.AddSingleton(_ => ApiServerConnection.Open(options.Kubeconfig));
 builder.Services.AddSingleton<IKubernetes>(services => services.GetRequiredService<Kubernetes>());
 builder.Services.AddSingleton<KubernetesStream>();
-builder.Services.AddSingleton(new InformerOptions());
+builder.Services.AddSingleton(options.Watch);
 AddInformer<GpuDeployment>(ResourcePath.GpuDeployments);
 AddInformer<BillingAccount>(ResourcePath.BillingAccounts);
 AddInformer<PriceBook>(ResourcePath.PriceBooks);
@@ -46,15 +45,19 @@ AddInformer<V1Pod>(ResourcePath.Pods);
 AddInformer<V1Node>(ResourcePath.Nodes);
 AddInformer<V1Namespace>(ResourcePath.Namespaces);
 builder.Services.AddSingleton<ClusterView>();
-builder.Services.AddSingleton(new LeaseOptions { Namespace = options.Namespace });
+builder.Services.AddSingleton(options.Lease with { Namespace = options.Namespace });
 builder.Services.AddSingleton<LeaderLease>();
 builder.Services.AddSingleton<StandingListener>();
 
 // The loop: observe, decide, act, report.
 builder.Services.AddSingleton<PodDrift>();
 builder.Services.AddSingleton<PriceList>();
+builder.Services.AddSingleton<Payers>();
 builder.Services.AddSingleton<Observer>();
+builder.Services.AddSingleton<Departures>();
+builder.Services.AddSingleton<LastTrace>();
 builder.Services.AddSingleton<Applier>();
+builder.Services.AddSingleton<Orphans>();
 builder.Services.AddSingleton<EventRecorder>();
 builder.Services.AddSingleton<StatusWriter>();
 builder.Services.AddSingleton<StatusReporter>();
@@ -62,6 +65,8 @@ builder.Services.AddSingleton<GpuDeploymentReconciler>();
 builder.Services.AddSingleton<BillingAccountReconciler>();
 builder.Services.AddSingleton<PriceBookReconciler>();
 builder.Services.AddSingleton<MeteringClock>();
+builder.Services.AddSingleton<Uninstaller>();
+builder.Services.AddSingleton<UninstallCommand>();
 builder.Services.AddSingleton<Controller>();
 builder.Services.AddHostedService(services => services.GetRequiredService<Controller>());
 
@@ -89,6 +94,12 @@ builder.WebHost.ConfigureKestrel((_, kestrel) =>
 });
 
 var app = builder.Build();
+if (args is [UninstallCommand.Name, ..])
+{
+    Environment.ExitCode = await app.Services.GetRequiredService<UninstallCommand>().RunAsync(CancellationToken.None);
+    return;
+}
+
 app.MapMetrics("/metrics", app.Services.GetRequiredService<CollectorRegistry>());
 app.MapGet("/healthz", () => "ok");
 app.MapGet("/readyz", (Readiness readiness) => readiness.Problem() is { } problem ? Results.Text(problem + "\n", statusCode: 503) : Results.Text("ok\n"));

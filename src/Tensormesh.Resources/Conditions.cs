@@ -30,6 +30,7 @@ public static class ConditionReasons
     public const string NotStalled = "NotStalled";
     public const string NameTaken = "NameTaken";
     public const string Idle = "Idle";
+    public const string Uninstalled = "Uninstalled";
     public const string Declared = "Declared";
     public const string Published = "Published";
     public const string InvalidPrice = "InvalidPrice";

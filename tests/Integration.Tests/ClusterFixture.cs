@@ -11,18 +11,13 @@ public sealed class ClusterFixture : IAsyncLifetime
 {
     private static readonly TimeSpan AccountLimit = TimeSpan.FromSeconds(30);
 
-    private readonly DevClusterOptions options = new();
-
-    public ClusterFixture()
-    {
-    }
-
-    /// <summary>For classes that need a cluster of their own.</summary>
-    internal ClusterFixture(DevClusterOptions options) => this.options = options;
-
     public DevCluster Cluster { get; private set; } = null!;
 
-    public async ValueTask InitializeAsync() => Cluster = await DevCluster.StartAsync(options, Console.WriteLine, CancellationToken.None);
+    /// <summary>Set by a class that has a cluster of its own.</summary>
+    internal DevClusterOptions Options { get; init; } = new();
+
+    public async ValueTask InitializeAsync() =>
+        Cluster = await DevCluster.StartAsync(Options, Console.WriteLine, CancellationToken.None);
 
     public ValueTask DisposeAsync() => Cluster?.DisposeAsync() ?? ValueTask.CompletedTask;
 

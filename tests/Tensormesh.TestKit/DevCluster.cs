@@ -140,6 +140,12 @@ public sealed class DevCluster : IAsyncDisposable
     /// <summary>Returns when the API server says that it is ready. Its address stays the same.</summary>
     public Task StartApiServerAsync() => OwnPlane("the API server cannot be started").StartApiServerAsync(CancellationToken.None);
 
+    /// <summary>Kills the real node's container engine and starts it again; its containers run on.</summary>
+    public Task RestartContainerdAsync(CancellationToken cancellation) => OwnNode().RestartContainerdAsync(cancellation);
+
+    /// <summary>Kills the real node's kubelet and starts another; its containers run on.</summary>
+    public Task RestartKubeletAsync() => OwnNode().RestartKubeletAsync();
+
     public async ValueTask DisposeAsync()
     {
         // What is in a cluster that ends with its etcd need not be deleted from it.
@@ -264,8 +270,10 @@ public sealed class DevCluster : IAsyncDisposable
         }
     }
 
-    private ControlPlane OwnPlane(string what) =>
+    internal ControlPlane OwnPlane(string what) =>
         _plane ?? throw new NotSupportedException($"TENSORMESH_KUBECONFIG names a cluster of your own: {what} there.");
+
+    private RealNode OwnNode() => _node ?? throw new NotSupportedException($"{RealNode.Name} is not a real node here.");
 
     private static ClusterRecord CreateRecord(DevClusterOptions options)
     {

@@ -7,6 +7,7 @@ namespace Tensormesh.Billing;
 public sealed class Accounts(NpgsqlDataSource dataSource, OperatorEpoch? epoch = null)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
+    private readonly StandingHints hints = StandingHints.Of(dataSource);
     private readonly OperatorEpoch? epoch = epoch;
 
     /// <summary>Opens the account if new, and records its policy. Called for every BillingAccount; idempotent.</summary>
@@ -15,7 +16,7 @@ public sealed class Accounts(NpgsqlDataSource dataSource, OperatorEpoch? epoch =
     {
         try
         {
-            await Transact.RunAsync(dataSource, async connection =>
+            var changed = await Transact.RunAsync(dataSource, async connection =>
             {
                 await using var batch = new NpgsqlBatch(connection)
                 {
@@ -33,8 +34,14 @@ public sealed class Accounts(NpgsqlDataSource dataSource, OperatorEpoch? epoch =
                     },
                 };
                 if (epoch is not null) batch.BatchCommands.Add(epoch.Check());
-                return await batch.ExecuteNonQueryAsync(cancellation);
+                await using var reader = await batch.ExecuteReaderAsync(cancellation);
+                await reader.NextResultAsync(cancellation);
+                var declared = await reader.ReadAsync(cancellation);
+                // An epoch that is over is an error of the last statement, which is met only when it is read.
+                await reader.NextResultAsync(cancellation);
+                return declared;
             }, cancellation);
+            if (changed) hints.Tell(account);
         }
         catch (PostgresException error) when (error.SqlState == PostgresErrorCodes.InvalidParameterValue)
         {

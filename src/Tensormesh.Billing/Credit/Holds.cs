@@ -7,7 +7,7 @@ public sealed class Holds(NpgsqlDataSource dataSource, OperatorEpoch? epoch = nu
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
     private readonly OperatorEpoch? epoch = epoch;
-    private readonly StandingHints hints = new(dataSource);
+    private readonly StandingHints hints = StandingHints.Of(dataSource);
 
     /// <summary>
     /// Evaluates the start rule on the standing as locked and, when it admits, sets the hold to cover the request. A hold that already
@@ -26,7 +26,7 @@ public sealed class Holds(NpgsqlDataSource dataSource, OperatorEpoch? epoch = nu
             if (verdict is Verdict.Admit) await SetAsync(connection, HoldFor(request, standing!, policy, at), cancellation);
             return verdict;
         }, cancellation);
-        if (placed is Verdict.Admit) hints.Tell([account.Value]);
+        if (placed is Verdict.Admit) hints.Tell(account);
         return placed;
     }
 
@@ -34,13 +34,17 @@ public sealed class Holds(NpgsqlDataSource dataSource, OperatorEpoch? epoch = nu
     public async Task ReleaseAsync(DeploymentId deployment, CancellationToken cancellation)
     {
         await using var batch = dataSource.CreateBatch();
-        batch.BatchCommands.Add(Transact.Command(
-            """
-            with released as (delete from credit_hold where deployment = $1 returning account)
-            select pg_notify('tensormesh_standing', account) from released
-            """, Transact.Value(deployment.Value)));
+        batch.BatchCommands.Add(Transact.Command("delete from credit_hold where deployment = $1 returning account", Transact.Value(deployment.Value)));
         if (epoch is not null) batch.BatchCommands.Add(epoch.Check());
-        await batch.ExecuteNonQueryAsync(cancellation);
+        string? account = null;
+        await using (var reader = await batch.ExecuteReaderAsync(cancellation))
+        {
+            if (await reader.ReadAsync(cancellation)) account = reader.GetString(0);
+            // An epoch that is over is the next statement's error, which is met only when that is read.
+            await reader.NextResultAsync(cancellation);
+        }
+
+        if (account is not null) hints.Tell([account]);
     }
 
     /// <summary>The hold that an admitted request ends with.</summary>

@@ -91,6 +91,19 @@ public sealed record Standing
 /// <param name="SettledCost">Everything posted for this deployment so far, over all its pods.</param>
 public sealed record DeploymentStanding(Standing Account, DeploymentId Deployment, CreditHold? Hold, Money SettledCost)
 {
+    /// <summary>An account that was declared a moment ago and that the ledger has yet to open: no money, no card.</summary>
+    public static DeploymentStanding Unopened(AccountId account, DeploymentId deployment) => new(
+        new Standing
+        {
+            Account = account,
+            Policy = new AccountPolicy(account.Value, null, null, "UTC"),
+            Posted = Money.Zero,
+            Cards = new CardsOnFile([], null),
+            Intervals = [],
+            Holds = [],
+        },
+        deployment, null, Money.Zero);
+
     public Money CostToDate(DateTimeOffset t) => SettledCost + Account.Accrued(Deployment, t);
 
     /// <summary>

@@ -26,6 +26,7 @@ public sealed record OpenRun(PodId Pod, DeploymentId Deployment, AccountId Accou
 public sealed class RunIntervals(NpgsqlDataSource dataSource, OperatorEpoch? epoch = null)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
+    private readonly StandingHints hints = StandingHints.Of(dataSource);
     private readonly OperatorEpoch? epoch = epoch;
 
     /// <summary>Records the start at the price in force at <see cref="RunStart.StartedAt"/>. Idempotent by pod: the first start recorded
@@ -33,8 +34,9 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource, OperatorEpoch? epo
     /// <remarks>A start that is reported after a price change is charged at each price for its time.</remarks>
     /// <returns>False when the interval was already recorded.</returns>
     /// <exception cref="InvalidOperationException">The product never had a price, or the ledger knows no such account.</exception>
-    public Task<bool> OpenAsync(RunStart start, CancellationToken cancellation)
-        => Transact.RunAsync(dataSource, async connection =>
+    public async Task<bool> OpenAsync(RunStart start, CancellationToken cancellation)
+    {
+        var opened = await Transact.RunAsync(dataSource, async connection =>
         {
             var prices = await LockAndReadPricesAsync(connection, start.Product, cancellation);
             var startedAt = start.StartedAt.ToLedgerTime();
@@ -60,10 +62,12 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource, OperatorEpoch? epo
                 locked.Reprice(locked.Find(run.Pod)!, change.Version, change.PerGpuHour!.Value, change.EffectiveAt);
             }
 
-            locked.Also(StandingChannel.Notify(start.Account));
             await locked.WriteAsync(cancellation);
             return true;
         }, cancellation);
+        if (opened) hints.Tell(start.Account);
+        return opened;
+    }
 
     /// <summary>
     /// Records the end and settles the interval to it, in one SQL transaction; when settlement had run past it, the difference goes back
@@ -78,24 +82,52 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource, OperatorEpoch? epo
     /// the policy's tolerance.
     /// </summary>
     public Task<bool> CloseAsync(PodId pod, DateTimeOffset endedAt, CreditPolicy policy, CancellationToken cancellation)
-        => Transact.RunAsync(dataSource, async connection =>
+        => CloseAtAsync(pod, endedAt, policy, cancellation);
+
+    /// <summary>Ends an interval of whose end nothing is known where it is settled: nobody has seen it run after that. Idempotent.</summary>
+    /// <returns>True when this call ended the interval.</returns>
+    public Task<bool> CloseWhereSettledAsync(PodId pod, CreditPolicy policy, CancellationToken cancellation)
+        => CloseAtAsync(pod, null, policy, cancellation);
+
+    private async Task<bool> CloseAtAsync(PodId pod, DateTimeOffset? endedAt, CreditPolicy policy, CancellationToken cancellation)
+    {
+        var ended = default(AccountId);
+        var closed = await Transact.RunAsync(dataSource, async connection =>
         {
             if (await ReadAccountAsync(connection, pod, cancellation) is not { } account) return false;
             var locked = await LockedAccount.LockAsync(connection, epoch, account, pod, cancellation);
             if (locked?.Find(pod) is not { EndedAt: null } run) return false;
-            var end = Instants.Later(endedAt.ToLedgerTime(), run.StartedAt);
+            var end = Instants.Later((endedAt ?? run.SettledUntil).ToLedgerTime(), run.StartedAt);
             var totals = end < run.SettledUntil ? await ReadTotalsAsync(connection, pod, cancellation) : [];
             locked.Close(run, end, totals, policy);
-            locked.Also(StandingChannel.Notify(account));
             await locked.WriteAsync(cancellation);
+            ended = account;
             return true;
         }, cancellation);
+        if (closed) hints.Tell(ended);
+        return closed;
+    }
 
     public Task<IReadOnlyList<OpenRun>> ListOpenAsync(DeploymentId deployment, CancellationToken cancellation)
         => ListAsync(deployment, cancellation);
 
     /// <summary>All open runs of all deployments: for the sweep that compares them with the cluster's truth.</summary>
     public Task<IReadOnlyList<OpenRun>> ListOpenAsync(CancellationToken cancellation) => ListAsync(null, cancellation);
+
+    /// <summary>Every deployment that has an open run or a hold, with its namespace and name; none for a hold that never ran.</summary>
+    public async Task<IReadOnlyList<(DeploymentId Deployment, (string Namespace, string Name)? Owner)>> ListOpenOwnersAsync(CancellationToken cancellation)
+    {
+        await using var command = dataSource.CreateCommand(
+            """
+            select coalesce(r.deployment, h.deployment), r.namespace, r.deployment_name
+            from (select distinct deployment, namespace, deployment_name from run_interval where ended_at is null) r
+            full join credit_hold h on h.deployment = r.deployment
+            """);
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        var owners = new List<(DeploymentId, (string, string)?)>();
+        while (await reader.ReadAsync(cancellation)) owners.Add((new(reader.GetGuid(0)), reader.IsDBNull(1) ? null : (reader.GetString(1), reader.GetString(2))));
+        return owners;
+    }
 
     private async Task<IReadOnlyList<OpenRun>> ListAsync(DeploymentId? deployment, CancellationToken cancellation)
     {

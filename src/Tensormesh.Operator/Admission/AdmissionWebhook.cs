@@ -88,7 +88,7 @@ internal sealed partial class AdmissionWebhook(
 
         var verdict = BillingGate.EvaluateStart(Decider.Request(seen, ledger, seen.WantedReplicas), ledger.Standing, policy, seen.Now);
         metrics.Verdicts.WithLabels("webhook", GpuDeploymentReconciler.VerdictName(verdict)).Inc();
-        if (verdict is not Verdict.Refuse refuse) return Allow(request);
+        if (verdict is not Verdict.Refuse refuse) return Allow(request, StatusReports.AccountGone(seen));
         LogDenied(logger, request.Namespace, after.Metadata.Name ?? after.Metadata.GenerateName, refuse.Reason);
         return Deny(request, 403, refuse.Reason.ToString(), refuse.Message);
     }

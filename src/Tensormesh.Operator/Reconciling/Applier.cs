@@ -11,7 +11,7 @@ namespace Tensormesh.Operator.Reconciling;
 
 /// <summary>Carries out changes, in order. Each is idempotent: a process that dies between two of them is followed by one that sees what is left to do.</summary>
 internal sealed partial class Applier(
-    IKubernetes client, LeaderLease lease, RunIntervals runs, Holds holds, Meter meter, PodDrift drift, CreditPolicy policy, OperatorMetrics metrics, TimeProvider time, ILogger<Applier> logger)
+    IKubernetes client, LeaderLease lease, RunIntervals runs, Holds holds, Meter meter, PodDrift drift, LastTrace traces, CreditPolicy policy, OperatorMetrics metrics, TimeProvider time, ILogger<Applier> logger)
 {
     public async Task<Outcome> ApplyAsync(GpuDeployment deployment, IReadOnlyList<ClusterChange> changes, CancellationToken cancellation)
     {
@@ -176,8 +176,7 @@ internal sealed partial class Applier(
         var pods = await client.CoreV1.ListNamespacedPodAsync(
             deployment.Metadata.NamespaceProperty, labelSelector: $"{WellKnown.DeploymentUidLabel}={deployment.Metadata.Uid}", cancellationToken: cancellation).ConfigureAwait(false);
         if (pods.Items.Any(pod => pod.Metadata.Uid == run.Pod.ToString())) return;
-        var now = time.GetUtcNow();
-        if (await runs.CloseAsync(run.Pod, now, policy, cancellation).ConfigureAwait(false))
+        if (await traces.CloseAsync(deployment.Metadata.NamespaceProperty, run.Pod, cancellation).ConfigureAwait(false))
         {
             LogVanished(logger, deployment.Metadata.NamespaceProperty, deployment.Metadata.Name, run.Pod.Value);
         }
@@ -232,7 +231,7 @@ internal sealed partial class Applier(
     [LoggerMessage(Level = LogLevel.Information, Message = "{Namespace}/{Name}: pod {Pod} ended at {EndedAt:O}")]
     private static partial void LogRunEnded(ILogger logger, string @namespace, string name, Guid pod, DateTimeOffset endedAt);
 
-    [LoggerMessage(Level = LogLevel.Warning, Message = "{Namespace}/{Name}: pod {Pod} is gone without a reported end; its run ends now")]
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Namespace}/{Name}: pod {Pod} is gone without a reported end; its run ends with its last trace")]
     private static partial void LogVanished(ILogger logger, string @namespace, string name, Guid pod);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "{Namespace}/{Name}: the gate refused under the lock: {Verdict}")]

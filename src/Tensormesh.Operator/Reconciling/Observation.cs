@@ -23,6 +23,10 @@ internal sealed record Observation
     public required GpuDeployment Deployment { get; init; }
     /// <summary>From the namespace's label; null when it has none.</summary>
     public required AccountId? Account { get; init; }
+    /// <summary>False when the account's BillingAccount is not there (any more): its money is the ledger's, and does not go with it.</summary>
+    public bool AccountIsShown { get; init; } = true;
+    /// <summary>The namespace is being deleted, and with it all that is in it.</summary>
+    public bool NamespaceIsEnding { get; init; }
     public required V1Deployment? Child { get; init; }
     /// <summary>What this process last applied to the child; null when it has not yet.</summary>
     public required AppliedChild? Applied { get; init; }
@@ -37,7 +41,7 @@ internal sealed record Observation
 
     /// <summary>Empty for an object under review that has no uid yet.</summary>
     public DeploymentId Id => new(Guid.TryParse(Deployment.Metadata.Uid, out var uid) ? uid : Guid.Empty);
-    public bool Deleting => Deployment.Metadata.DeletionTimestamp is not null;
+    public bool Deleting => NamespaceIsEnding || Deployment.Metadata.DeletionTimestamp is not null;
     public bool HasFinalizer => Deployment.Metadata.Finalizers?.Contains(WellKnown.MeteringFinalizer) == true;
     public bool Paused => Deployment.Spec.Paused == true;
     public int WantedReplicas => Deleting || Paused ? 0 : Deployment.Spec.Replicas ?? 1;

@@ -6,7 +6,7 @@ using Tensormesh.Resources;
 namespace Tensormesh.Operator.Reconciling;
 
 /// <summary>All reads of the loop: the local copies of the cluster, and the ledger.</summary>
-internal sealed class Observer(ClusterView cluster, Accounts accounts, RunIntervals runs, PriceList prices, PodDrift drift, TimeProvider time)
+internal sealed class Observer(ClusterView cluster, Payers payers, Accounts accounts, RunIntervals runs, PriceList prices, PodDrift drift, TimeProvider time)
 {
     /// <summary>Null when there is no such GpuDeployment any more.</summary>
     public async Task<Observation?> ObserveAsync(string key, CancellationToken cancellation)
@@ -19,7 +19,10 @@ internal sealed class Observer(ClusterView cluster, Accounts accounts, RunInterv
         var whole = new GpuDeployment { Metadata = deployment.Metadata, Spec = Copy(deployment.Spec), Status = deployment.Status };
         Defaulting.Apply(whole);
 
-        var account = cluster.AccountOf(deployment.Metadata.NamespaceProperty);
+        var ns = deployment.Metadata.NamespaceProperty;
+        var ending = cluster.IsEnding(ns);
+        // What is going away is charged to the account that holds money for it: who would pay for more of it does not matter.
+        var account = ending || deployment.Metadata.DeletionTimestamp is not null ? cluster.AccountOf(ns) : await payers.OfAsync(ns, cancellation).ConfigureAwait(false);
         var id = new DeploymentId(Guid.TryParse(deployment.Metadata.Uid, out var uid) ? uid : Guid.Empty);
         var ledger = await ReadLedgerAsync(account, id, withRuns, cancellation).ConfigureAwait(false);
 
@@ -31,11 +34,13 @@ internal sealed class Observer(ClusterView cluster, Accounts accounts, RunInterv
         {
             Deployment = whole,
             Account = account,
+            AccountIsShown = account is { } payer && cluster.BillingAccounts.Find(payer.Value) is not null,
+            NamespaceIsEnding = ending,
             Child = child,
             Applied = drift.Find(child),
             Refused = drift.FindRefusal(deployment.Metadata.Uid),
             NameTaken = child is not null && !ours,
-            Pods = [.. cluster.PodsOf(deployment.Metadata.Uid).Select(pod => PodRun.From(pod, cluster.HasNode(pod.Spec?.NodeName), now)).OrderBy(pod => pod.Pod.Metadata.Name, StringComparer.Ordinal)],
+            Pods = [.. cluster.PodsOf(deployment.Metadata.Uid).Select(pod => PodRun.From(pod, cluster.HasNode(pod.Spec?.NodeName), now, cluster.SilentSince(pod.Spec?.NodeName))).OrderBy(pod => pod.Pod.Metadata.Name, StringComparer.Ordinal)],
             Gpus = cluster.Inventory,
             Ledger = ledger,
             Now = now,
@@ -46,7 +51,10 @@ internal sealed class Observer(ClusterView cluster, Accounts accounts, RunInterv
     {
         try
         {
-            var standing = account is { } payer ? await accounts.ReadStandingAsync(payer, id, cancellation).ConfigureAwait(false) : null;
+            var standing = account is { } payer
+                ? await accounts.ReadStandingAsync(payer, id, cancellation).ConfigureAwait(false)
+                    ?? (await payers.IsToBeOpenedAsync(payer, cancellation).ConfigureAwait(false) ? DeploymentStanding.Unopened(payer, id) : null)
+                : null;
             var open = !withRuns || id.Value == Guid.Empty ? [] : await runs.ListOpenAsync(id, cancellation).ConfigureAwait(false);
             return new LedgerView.Known(standing, open, await prices.CurrentAsync(cancellation).ConfigureAwait(false));
         }

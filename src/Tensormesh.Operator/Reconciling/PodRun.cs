@@ -29,10 +29,12 @@ internal sealed record PodRun(V1Pod Pod, PodId Id, DateTimeOffset? StartedAt, Da
     public bool HasFinalizer => Pod.Metadata.Finalizers?.Contains(WellKnown.MeteringFinalizer) == true;
 
     /// <param name="nodeExists">False when the pod's node is gone from the cluster: nothing there can report an end any more.</param>
-    public static PodRun From(V1Pod pod, bool nodeExists, DateTimeOffset now)
+    /// <param name="silentSince">Since when the node's kubelet is not heard; null while it is.</param>
+    public static PodRun From(V1Pod pod, bool nodeExists, DateTimeOffset now, DateTimeOffset? silentSince = null)
     {
         var container = GpuContainer(pod);
-        return new PodRun(pod, new PodId(Guid.Parse(pod.Metadata.Uid)), FirstStart(container), End(pod, container, nodeExists, now), IsReady(pod));
+        var lost = nodeExists ? silentSince : MarkedLost(pod);
+        return new PodRun(pod, new PodId(Guid.Parse(pod.Metadata.Uid)), FirstStart(container), End(pod, container, nodeExists, lost, now), IsReady(pod));
     }
 
     private static V1ContainerStatus? GpuContainer(V1Pod pod)
@@ -50,13 +52,15 @@ internal sealed record PodRun(V1Pod Pod, PodId Id, DateTimeOffset? StartedAt, Da
         return known.Count == 0 ? null : known.Min();
     }
 
-    private static DateTimeOffset? End(V1Pod pod, V1ContainerStatus? container, bool nodeExists, DateTimeOffset now)
+    /// <param name="lostAt">When the cluster lost sight of the pod's node; null when it has not, or left no trace of when.</param>
+    private static DateTimeOffset? End(V1Pod pod, V1ContainerStatus? container, bool nodeExists, DateTimeOffset? lostAt, DateTimeOffset now)
     {
         var deleted = pod.Metadata.DeletionTimestamp is { } timestamp ? Utc(timestamp) : (DateTimeOffset?)null;
         var finished = container?.State?.Terminated?.FinishedAt is { Year: > 1970 } at ? Utc(at) : (DateTimeOffset?)null;
 
         // A pod that will not run again: Succeeded and Failed are final. (A Deployment's pods fail when they are evicted.)
-        if (pod.Status?.Phase is "Succeeded" or "Failed") return finished ?? deleted ?? now;
+        // Newer garbage collectors fail the pods of a node that is gone, and know no more of their end than we do.
+        if (pod.Status?.Phase is "Succeeded" or "Failed") return finished ?? Instants.Earlier(lostAt ?? deleted ?? now, now);
         if (deleted is null) return null;
 
         // On its way out, and its GPU container has ended: the kubelet starts none again in a pod that is being deleted.
@@ -65,9 +69,10 @@ internal sealed record PodRun(V1Pod Pod, PodId Id, DateTimeOffset? StartedAt, Da
 
         // The kubelet deletes with a grace of zero once the pod's resources are free; so does a person with --force. A pod that
         // was never bound, or whose node is gone, has nobody to report its end. deletionTimestamp already includes the grace.
-        if (pod.Metadata.DeletionGracePeriodSeconds == 0 || string.IsNullOrEmpty(pod.Spec?.NodeName) || !nodeExists)
+        // Of a node that went silent first, nothing was seen after that: what may have run on there is not charged.
+        if (pod.Metadata.DeletionGracePeriodSeconds == 0 || string.IsNullOrEmpty(pod.Spec?.NodeName) || !nodeExists || lostAt is not null)
         {
-            return deleted < now ? deleted : now;
+            return Instants.Earlier(Instants.Earlier(lostAt ?? now, deleted.Value), now);
         }
 
         return null;
@@ -85,6 +90,17 @@ internal sealed record PodRun(V1Pod Pod, PodId Id, DateTimeOffset? StartedAt, Da
         var turned = pod.Status?.Conditions?.FirstOrDefault(condition => condition is { Type: "ContainersReady", Status: "False" })?.LastTransitionTime;
         var seen = last.FinishedAt is { Year: > 1970 } finished ? finished : turned;
         return seen is { } at && Utc(at) > asked ? Utc(at) : asked;
+    }
+
+    /// <summary>
+    /// When the node controller took the pod for lost with its node: it turns Ready alone, and leaves the containers' own condition as the kubelet last wrote
+    /// it. That outlives the node, the Lease and this process. A readiness gate can look the same, so a pod with one tells nothing.
+    /// </summary>
+    private static DateTimeOffset? MarkedLost(V1Pod pod)
+    {
+        var conditions = pod.Status?.Conditions ?? [];
+        if (pod.Spec?.ReadinessGates is { Count: > 0 } || !conditions.Any(condition => condition is { Type: "ContainersReady", Status: "True" })) return null;
+        return conditions.FirstOrDefault(condition => condition is { Type: "Ready", Status: "False" })?.LastTransitionTime is { } at ? Utc(at) : null;
     }
 
     private static bool IsReady(V1Pod pod) => pod.Status?.Conditions?.Any(condition => condition is { Type: "Ready", Status: "True" }) == true;

@@ -4,7 +4,7 @@ using Tensormesh.Resources;
 
 namespace Tensormesh.Operator.Reconciling;
 
-/// <summary>Publishes PriceBooks to the ledger as price versions. A book that disagrees with an older one is refused whole: no price is ever a guess.</summary>
+/// <summary>Publishes PriceBooks to the ledger as price versions. A book that disagrees with one that was there first is refused whole: no price is ever a guess.</summary>
 internal sealed class PriceBookReconciler(StatusWriter writer, ClusterView cluster, Prices prices, PriceList list, TimeProvider time)
 {
     /// <returns>When to look again; <paramref name="changed"/> is called when a price changed.</returns>
@@ -17,7 +17,7 @@ internal sealed class PriceBookReconciler(StatusWriter writer, ClusterView clust
         if (book is { Metadata.DeletionTimestamp: null })
         {
             var errors = Validation.Validate(book);
-            var clash = errors.Count == 0 ? Clash(book) : null;
+            var clash = errors.Count == 0 ? Clash(book, await prices.InForceAsync(cancellation).ConfigureAwait(false)) : null;
             if (errors.Count > 0 || clash is not null)
             {
                 await ReportAsync(book, false, clash is null ? ConditionReasons.InvalidPrice : ConditionReasons.PriceConflict, clash ?? string.Join("; ", errors), cancellation).ConfigureAwait(false);
@@ -45,13 +45,14 @@ internal sealed class PriceBookReconciler(StatusWriter writer, ClusterView clust
         return null;
     }
 
-    /// <summary>A product or model that an older book prices already.</summary>
-    private string? Clash(PriceBook book)
+    /// <summary>A product or model that a book before this one prices already.</summary>
+    private string? Clash(PriceBook book, IReadOnlySet<(string Book, string Item)> inForce)
     {
-        foreach (var other in cluster.PriceBooks.All.Where(other => other.Metadata.Name != book.Metadata.Name && Older(other, book)).OrderBy(other => other.Metadata.Name, StringComparer.Ordinal))
+        foreach (var other in cluster.PriceBooks.All.Where(other => other.Metadata.Name != book.Metadata.Name).OrderBy(other => other.Metadata.Name, StringComparer.Ordinal))
         {
-            var product = (book.Spec.Gpus ?? []).FirstOrDefault(gpu => (other.Spec.Gpus ?? []).Any(theirs => theirs.Product == gpu.Product))?.Product;
-            var model = (book.Spec.Serverless ?? []).FirstOrDefault(entry => (other.Spec.Serverless ?? []).Any(theirs => theirs.Model == entry.Model))?.Model;
+            bool First(string item) => IsBefore(other, book, item, inForce);
+            var product = (book.Spec.Gpus ?? []).FirstOrDefault(gpu => (other.Spec.Gpus ?? []).Any(theirs => theirs.Product == gpu.Product) && First(gpu.Product))?.Product;
+            var model = (book.Spec.Serverless ?? []).FirstOrDefault(entry => (other.Spec.Serverless ?? []).Any(theirs => theirs.Model == entry.Model) && First(entry.Model))?.Model;
             if ((product ?? model) is { } twice)
             {
                 return $"PriceBook {other.Metadata.Name} already prices {twice}: take it out of one of the two. Nothing of this book was published.";
@@ -61,8 +62,14 @@ internal sealed class PriceBookReconciler(StatusWriter writer, ClusterView clust
         return null;
     }
 
-    private static bool Older(PriceBook left, PriceBook right)
-        => (left.Metadata.CreationTimestamp ?? DateTime.MaxValue, left.Metadata.Name).CompareTo((right.Metadata.CreationTimestamp ?? DateTime.MaxValue, right.Metadata.Name)) < 0;
+    /// <summary>A price in force is never taken over by another book. Between two that have none yet: by age, which the server keeps in whole seconds, then by name.</summary>
+    private static bool IsBefore(PriceBook left, PriceBook right, string item, IReadOnlySet<(string Book, string Item)> inForce)
+    {
+        return Rank(left).CompareTo(Rank(right)) < 0;
+
+        (bool NotInForce, DateTime Created, string Name) Rank(PriceBook book)
+            => (!inForce.Contains((book.Metadata.Name, item)), book.Metadata.CreationTimestamp ?? DateTime.MaxValue, book.Metadata.Name);
+    }
 
     private async Task ReportAsync(PriceBook book, bool ready, string reason, string message, CancellationToken cancellation)
     {

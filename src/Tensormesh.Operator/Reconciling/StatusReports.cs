@@ -10,7 +10,9 @@ internal static class StatusReports
     {
         var ready = ReadyPods(seen);
         var draining = seen.Pods.Count(pod => pod.EndedAt is null && !pod.Live);
-        List<ConditionReport> conditions = [Authorized(verdict), Suspended(seen, verdict, replicas), Ready(seen, verdict, ready, draining)];
+        var authorized = Authorized(verdict);
+        if (verdict is Verdict.Admit && AccountGone(seen) is { } gone) authorized = authorized with { Message = $"{authorized.Message} {gone}" };
+        List<ConditionReport> conditions = [authorized, Suspended(seen, verdict, replicas), Ready(seen, verdict, ready, draining)];
         var settling = verdict is Verdict.Admit && !seen.Paused && ready < seen.WantedReplicas;
         var stopping = replicas == 0 && (draining > 0 || seen.Pods.Any(pod => pod.Live));
         conditions.Add(settling || stopping
@@ -65,6 +67,11 @@ internal static class StatusReports
         HourlyRate: null,
         CostToDate: ledger is null ? null : ledger.Standing?.SettledCost ?? Money.Zero,
         conditions);
+
+    /// <summary>What to say of a payer whose BillingAccount was deleted: nothing stops for it, and somebody should know.</summary>
+    public static string? AccountGone(Observation seen) => seen.AccountIsShown || seen.Account is not { } account
+        ? null
+        : $"BillingAccount {account} was deleted: its balance and history are kept in the ledger and go on paying; to see them, apply it again.";
 
     private static ConditionReport Authorized(Verdict verdict) => verdict switch
     {

@@ -44,9 +44,21 @@ internal sealed class ClusterView
     public IEnumerable<V1Pod> PodsOf(string? deploymentUid)
         => deploymentUid is not null && podsByDeployment.TryGetValue(deploymentUid, out var pods) ? pods.Values : [];
 
-    public AccountId? AccountOf(string? @namespace)
-        => @namespace is not null && Namespaces.Find(@namespace)?.Metadata.Labels is { } labels && labels.TryGetValue(WellKnown.AccountLabel, out var account) && account.Length > 0
-            ? new AccountId(account)
+    public AccountId? AccountOf(string? @namespace) => @namespace is not null && Namespaces.Find(@namespace) is { } found ? AccountOf(found) : null;
+
+    public static AccountId? AccountOf(V1Namespace @namespace)
+        => @namespace.Metadata.Labels is { } labels && labels.TryGetValue(WellKnown.AccountLabel, out var account) && account.Length > 0 ? new AccountId(account) : null;
+
+    /// <summary>True when the namespace is going away: nothing can be made in it any more.</summary>
+    public bool IsEnding(string? @namespace) => @namespace is not null && Namespaces.Find(@namespace)?.Metadata.DeletionTimestamp is not null;
+
+    /// <summary>Since when nothing was heard from the node's kubelet; null while it is heard, and for a node that is not there.</summary>
+    public DateTimeOffset? SilentSince(string? node) => string.IsNullOrEmpty(node) ? null : SilentSince(Nodes.Find(node));
+
+    /// <summary>The node controller turns Ready to Unknown when the kubelet's Lease is no longer renewed. False is the kubelet's own word: it is there.</summary>
+    public static DateTimeOffset? SilentSince(V1Node? node)
+        => node?.Status?.Conditions?.FirstOrDefault(condition => condition is { Type: "Ready", Status: "Unknown" })?.LastTransitionTime is { } since
+            ? new DateTimeOffset(DateTime.SpecifyKind(since, DateTimeKind.Utc))
             : null;
 
     /// <summary>GPUs of running pods, for every product that a node offers.</summary>

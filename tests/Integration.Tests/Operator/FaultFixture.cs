@@ -12,7 +12,7 @@ public sealed class FaultSuite : ICollectionFixture<FaultFixture>
 /// <summary>The product on a cluster of its own: most of such a story is waiting, which other stories need not do with it.</summary>
 public sealed class FaultFixture : IAsyncLifetime
 {
-    private readonly ClusterFixture cluster = new(new DevClusterOptions { RealNode = false });
+    private readonly ClusterFixture cluster = new() { Options = new DevClusterOptions { RealNode = false } };
 
     public OperatorFixture Product { get; private set; } = null!;
 

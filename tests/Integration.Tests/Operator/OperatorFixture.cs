@@ -16,7 +16,7 @@ public sealed class OperatorSuite : ICollectionFixture<OperatorFixture>
 }
 
 /// <summary>The product on the dev cluster with short windows, and silicon and a price for each class that asks for them.</summary>
-public sealed class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
+public class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
 {
     /// <summary>$1 a second for one GPU.</summary>
     public const string PerHour = "3600.00";
@@ -36,6 +36,8 @@ public sealed class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
 
     private readonly ConcurrentDictionary<string, Task> products = new(StringComparer.Ordinal);
 
+    /// <summary>How this product is configured: <see cref="Options"/> for most.</summary>
+    public InstallationOptions Settings { get; init; } = Options;
     public ClusterFixture Shared => cluster;
     public DevCluster Cluster => cluster.Cluster;
     public Installation Installation { get; private set; } = null!;
@@ -44,17 +46,18 @@ public sealed class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
     public GenericClient Accounts { get; private set; } = null!;
     public GenericClient Books { get; private set; } = null!;
 
-    public async ValueTask InitializeAsync()
+    public virtual async ValueTask InitializeAsync()
     {
         Deployments = new(Cluster.Client, WellKnown.Group, WellKnown.Version, GpuDeployment.PluralName, disposeClient: false);
         Accounts = new(Cluster.Client, WellKnown.Group, WellKnown.Version, BillingAccount.PluralName, disposeClient: false);
         Books = new(Cluster.Client, WellKnown.Group, WellKnown.Version, PriceBook.PluralName, disposeClient: false);
-        Installation = await Installation.StartAsync(Cluster, Options, Console.WriteLine, CancellationToken.None);
+        Installation = await Installation.StartAsync(Cluster, Settings, Console.WriteLine, CancellationToken.None);
         Database = BillingServices.OpenDataSource(Installation.ConnectionString);
     }
 
-    public async ValueTask DisposeAsync()
+    public virtual async ValueTask DisposeAsync()
     {
+        GC.SuppressFinalize(this);
         if (Installation is null) return;
         await Installation.DisposeAsync();
         await Database.DisposeAsync();
@@ -109,4 +112,34 @@ public sealed class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
     }
 
     public static string BookOf(string product) => product.ToLowerInvariant();
+
+    /// <summary>Starts the operator anew, with these settings over its usual ones.</summary>
+    internal async Task RestartOperatorAsync(IReadOnlyDictionary<string, string> settings)
+    {
+        Installation.OperatorExtras.Clear();
+        foreach (var (name, value) in settings) Installation.OperatorExtras[name] = value;
+        await Installation.StopOperatorAsync();
+        await Installation.StartOperatorAsync(CancellationToken.None);
+    }
+}
+
+/// <summary>The product on a cluster of its own, whose API server may be stopped.</summary>
+public sealed class OwnClusterFixture : OperatorFixture
+{
+    public OwnClusterFixture()
+        : base(new ClusterFixture { Options = new DevClusterOptions { RealNode = false } })
+    {
+    }
+
+    public override async ValueTask InitializeAsync()
+    {
+        await Shared.InitializeAsync();
+        await base.InitializeAsync();
+    }
+
+    public override async ValueTask DisposeAsync()
+    {
+        await base.DisposeAsync();
+        await Shared.DisposeAsync();
+    }
 }

@@ -47,7 +47,7 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
     public async ValueTask DisposeAsync()
     {
         GC.SuppressFinalize(this);
-        foreach (var team in namespaces) await Client.CoreV1.DeleteNamespaceAsync(team);
+        foreach (var team in namespaces) await IgnoreMissing(Client.CoreV1.DeleteNamespaceAsync(team));
         // What must hold after every story, whatever it told.
         foreach (var account in opened) await AssertChargedExactlyAsync(account);
         await AssertBooksAreSoundAsync();
@@ -58,9 +58,7 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
     {
         var account = await OpenAccountAsync(dollars, card, cardGrace, lowBalanceAlert);
         var labels = new Dictionary<string, string> { [WellKnown.AccountLabel] = account.Value };
-        var team = new Team(await CreateNamespaceAsync(labels), account);
-        await UntilPayerIsKnownAsync(team);
-        return team;
+        return new Team(await CreateNamespaceAsync(labels), account);
     }
 
     protected async Task<AccountId> OpenAccountAsync(string dollars, bool card = true, string? cardGrace = null,
@@ -81,18 +79,16 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
         return account;
     }
 
-    /// <summary>The operator hears of a namespace's label a moment after it was written: ask for nothing until that is let pass.</summary>
-    protected async Task UntilPayerIsKnownAsync(Team team)
-    {
-        var probe = Deployment(team, "probe", replicas: 0);
-        await Eventually.SeeAsync(() => RefusalOfAsync(probe, dryRun: true), refusal => refusal is null, refusal => refusal ?? "");
-    }
-
     protected async Task<string> CreateNamespaceAsync(IDictionary<string, string>? labels = null)
     {
         var name = await product.Shared.CreateNamespaceAsync("op", labels);
-        namespaces.Add(name);
+        DeleteAtTheEnd(name);
         return name;
+    }
+
+    protected void DeleteAtTheEnd(string team)
+    {
+        lock (namespaces) namespaces.Add(team);
     }
 
     protected async Task GrantAsync(AccountId account, string dollars)
@@ -199,6 +195,17 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
 
     protected static V1Condition? Condition(GpuDeployment? deployment, string type)
         => deployment?.Status?.Conditions?.FirstOrDefault(condition => condition.Type == type);
+
+    protected static async Task IgnoreMissing(Task call)
+    {
+        try
+        {
+            await call;
+        }
+        catch (HttpOperationException missing) when (missing.Response.StatusCode == System.Net.HttpStatusCode.NotFound)
+        {
+        }
+    }
 
     private static string Text(object? value) => value is null ? "nothing" : KubernetesJson.Serialize(value);
 
@@ -312,6 +319,14 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
     {
         await using var command = product.Database.CreateCommand(sql);
         await command.ExecuteNonQueryAsync(Ended);
+    }
+
+    /// <summary>The operator's log of this run of the tests, which it writes on meanwhile.</summary>
+    protected async Task<IReadOnlyList<string>> OperatorLogAsync()
+    {
+        await using var file = new FileStream(Installation.OperatorLog, FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
+        using var reader = new StreamReader(file);
+        return (await reader.ReadToEndAsync(Ended)).Split('\n');
     }
 
     protected Task<string> KubectlAsync(params string[] arguments) => Kubectl.RunAsync(Cluster.KubeconfigPath, arguments);

@@ -59,6 +59,33 @@ public sealed class PayerTests(OperatorFixture product) : OperatorTest(product)
         Assert.Equal(0, await HoldsAsync(team.Account));
     }
 
+    [Fact]
+    public async Task A_billing_account_that_is_deleted_under_running_work_loses_no_money_and_both_old_and_new_work_are_told()
+    {
+        var team = await OpenTeamAsync("1000.00");
+        var deployment = await StartAsync(team, "train");
+        var words = $"BillingAccount {team.Account} was deleted: its balance and history are kept";
+
+        await KubectlAsync("delete", "ba", team.Account.Value);
+        await SeeAsync(team, "train", seen => Condition(seen, ConditionTypes.BillingAuthorized) is { Status: "True" } told
+            && told.Message.Contains(words, StringComparison.Ordinal));
+        await UntilSettledAsync(deployment, times: 1);
+        Assert.True(Assert.Single(await RunsAsync(deployment)).Accrues);
+        var file = Path.Combine(Cluster.StateDirectory, team.Namespace + ".yaml");
+        await File.WriteAllTextAsync(file, KubernetesYaml.Serialize(Deployment(team, "second")), Ended);
+        var (exitCode, _, warnings) = await Kubectl.TryRunAsync(Cluster.KubeconfigPath, "apply", "-f", file);
+        Assert.Equal(0, exitCode);
+        Assert.Contains($"Warning: {words}", warnings, StringComparison.Ordinal);
+
+        // Applied again, it is the same account.
+        await Product.Accounts.CreateAsync(
+            new BillingAccount { Metadata = new V1ObjectMeta { Name = team.Account.Value }, Spec = new BillingAccountSpec() }, Ended);
+        await SeeAsync(team, "train", seen => Condition(seen, ConditionTypes.BillingAuthorized) is { Status: "True" } told
+            && !told.Message.Contains(words, StringComparison.Ordinal));
+        await UntilSettledAsync(deployment, times: 1);
+        Assert.Single(await RunsAsync(deployment));
+    }
+
     private Task<V1Namespace> LabelAsync(Team team, string? account) => Client.CoreV1.PatchNamespaceAsync(
         new V1Patch(JsonSerializer.Serialize(new
         {

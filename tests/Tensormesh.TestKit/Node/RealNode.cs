@@ -117,6 +117,38 @@ internal sealed class RealNode : IAsyncDisposable
             $"part of a Ready node with {GpuCount} GPUs", stop => HasGpusAsync(client, stop), StartLimit, cancellation);
     }
 
+    /// <summary>Kills the container engine, as a crash does, and returns when it listens again. Containers run on.</summary>
+    public async Task RestartContainerdAsync(CancellationToken cancellation)
+    {
+        await KillAsync("containerd");
+        File.Delete(_configuration.ContainerdSocket);
+        var containerd = await _namespace.StartAsync("containerd", "containerd", ["--config", _configuration.ContainerdFile]);
+        _processes.Add(containerd);
+        await containerd.WaitUntilAsync(
+            "listening", _ => Task.FromResult(File.Exists(_configuration.ContainerdSocket)), StartLimit, cancellation);
+    }
+
+    /// <summary>Kills the kubelet, as a crash does, and starts another. Containers run on.</summary>
+    public async Task RestartKubeletAsync()
+    {
+        await KillAsync("kubelet");
+        _processes.Add(await _namespace.StartAsync("kubelet", _binaries.Kubelet, KubeletArguments()));
+    }
+
+    /// <summary>What was started is nsenter; the program itself is its only child.</summary>
+    private async Task KillAsync(string name)
+    {
+        var parent = _processes.Single(process => process.Name == name);
+        foreach (var program in ProcFs.ChildrenOf(parent.Identity.Pid).Select(pid => ProcFs.Identify(pid, name)).OfType<ProcessIdentity>())
+        {
+            ProcFs.Signal(program, ProcFs.SigKill);
+            await ProcFs.WaitForEndAsync(program, StartLimit);
+        }
+
+        _processes.Remove(parent);
+        await parent.DisposeAsync();
+    }
+
     /// <summary>Takes a node that joined and then failed out of the cluster's books.</summary>
     public static async Task UnregisterAsync(IKubernetes client, CancellationToken cancellation)
     {

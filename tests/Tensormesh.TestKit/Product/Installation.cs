@@ -16,6 +16,8 @@ public sealed record InstallationOptions
     public TimeSpan SettlementLag { get; init; } = TimeSpan.FromSeconds(5);
     public TimeSpan SuspensionTolerance { get; init; } = TimeSpan.FromSeconds(5);
     public bool Webhook { get; init; } = true;
+    /// <summary>Name of the operator's own Deployment in its namespace; empty for an operator that has none.</summary>
+    public string OperatorDeployment { get; init; } = "";
     /// <summary>Seconds instead of an hour, so that running out of money can be watched.</summary>
     public static InstallationOptions Quick { get; } = new()
     {
@@ -63,7 +65,11 @@ public sealed class Installation : IAsyncDisposable
     public Uri WebMetricsUrl { get; }
     public string OperatorLog => Path.Combine(cluster.StateDirectory, "logs", "tensormesh-operator.log");
     public string WebLog => Path.Combine(cluster.StateDirectory, "logs", "tensormesh-web.log");
+    public bool OperatorRuns => operatorProcess is { HasExited: false };
     public int OperatorPid => operatorProcess?.Identity.Pid ?? throw new InvalidOperationException("the operator does not run");
+
+    /// <summary>Environment of the operator that starts next, over what this installation sets itself.</summary>
+    public IDictionary<string, string> OperatorExtras { get; } = new Dictionary<string, string>();
 
     /// <summary>For psql.</summary>
     public string DatabaseUrl
@@ -133,11 +139,12 @@ public sealed class Installation : IAsyncDisposable
     private Dictionary<string, string> OperatorSettings()
     {
         var credit = "Tensormesh__Credit__";
-        return new()
+        var settings = new Dictionary<string, string>
         {
             ["ConnectionStrings__Billing"] = ConnectionString,
             ["Tensormesh__Kubeconfig"] = operatorKubeconfig,
             ["Tensormesh__Namespace"] = Namespace,
+            ["Tensormesh__Deployment"] = Options.OperatorDeployment,
             ["Tensormesh__MetricsUrl"] = MetricsUrl.GetLeftPart(UriPartial.Authority),
             ["Tensormesh__WebhookUrl"] = $"https://{WebhookListen}:{webhookPort}",
             ["Tensormesh__WebhookAddress"] = HasWebhook ? $"https://{WebhookHost}:{webhookPort}" : "",
@@ -147,6 +154,8 @@ public sealed class Installation : IAsyncDisposable
             [credit + "SettlementLag"] = Options.SettlementLag.ToString("c"),
             [credit + "SuspensionTolerance"] = Options.SuspensionTolerance.ToString("c"),
         };
+        foreach (var (name, value) in OperatorExtras) settings[name] = value;
+        return settings;
     }
 
     public async Task StartWebAsync(CancellationToken cancellation)
@@ -159,6 +168,30 @@ public sealed class Installation : IAsyncDisposable
             ["Tensormesh__DevelopmentSigningKey"] = signingKey,
         });
         await WaitForHttpAsync(webProcess, new Uri(WebUrl, "/readyz"), cancellation);
+    }
+
+    /// <summary>Runs the operator's executable to its end, with the settings that the last one was started with.</summary>
+    public Task<(int ExitCode, string Output)> RunOperatorCommandAsync(string command, CancellationToken cancellation)
+        => Command.TryRunAsync(
+            "/bin/sh",
+            ["-c", ". \"$0\"; exec \"$@\"", Path.Combine(cluster.StateDirectory, "tensormesh-operator.env"), "dotnet", Repository.Executable("Tensormesh.Operator", "tensormesh-operator"), command],
+            line: null, cancellation);
+
+    /// <summary>CRDs, namespace and operator once more, after they were taken away.</summary>
+    public async Task ReinstallAsync(CancellationToken cancellation)
+    {
+        await CustomResources.ApplyAsync(cluster.Client, Repository.Folder("crds"), cancellation);
+        await EnsureNamespaceAsync(cluster.Client, cancellation);
+        operatorKubeconfig = await OperatorRights.GrantAsync(cluster, cancellation);
+        await StartOperatorAsync(cancellation);
+    }
+
+    /// <summary>Returns when an operator that ends by itself has ended.</summary>
+    public async Task WaitForOperatorsEndAsync(CancellationToken cancellation)
+    {
+        if (operatorProcess is not { } process) return;
+        while (!process.HasExited) await Task.Delay(TimeSpan.FromMilliseconds(50), TimeProvider.System, cancellation);
+        await KillOperatorAsync();
     }
 
     /// <summary>Ends the operator as a node failure does.</summary>

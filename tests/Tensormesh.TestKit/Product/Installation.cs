@@ -207,8 +207,6 @@ public sealed class Installation : IAsyncDisposable
 
     public void ResumeOperator() => ProcFs.Signal(operatorProcess!.Identity, ProcFs.SigCont);
 
-    public bool OperatorRuns => operatorProcess is { HasExited: false };
-
     /// <summary>Null while it runs.</summary>
     public int? OperatorExitCode => operatorProcess?.ExitCode;
 

@@ -13,7 +13,9 @@ public sealed class SteppingClock
     /// <summary>Debian keeps it in the folder of the machine's architecture.</summary>
     private static string Library => Directory.EnumerateFiles("/usr/lib", "libfaketimeMT.so.1", new EnumerationOptions
     {
-        RecurseSubdirectories = true, MaxRecursionDepth = 2, IgnoreInaccessible = true,
+        RecurseSubdirectories = true,
+        MaxRecursionDepth = 2,
+        IgnoreInaccessible = true,
     }).First();
 
     private SteppingClock(string file) => this.file = file;

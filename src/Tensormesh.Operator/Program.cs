@@ -45,6 +45,7 @@ AddInformer<V1Namespace>(ResourcePath.Namespaces);
 builder.Services.AddSingleton<ClusterView>();
 builder.Services.AddSingleton(new LeaseOptions { Namespace = options.Namespace });
 builder.Services.AddSingleton<LeaderLease>();
+builder.Services.AddSingleton<StandingMemory>();
 builder.Services.AddSingleton<StandingListener>();
 
 // The loop: observe, decide, act, report.

@@ -15,13 +15,15 @@ case ${1:-all} in
 esac
 
 passed=0 failed=0 skipped=0
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+log=$(mktemp) failures=$(mktemp)
+trap 'rm -f "$log" "$failures"' EXIT
 for project in "${projects[@]}"; do
   printf '\n== %s\n' "$project"
   # The runner's summary is read, and its exit code as well: a run that died counts as a failure even when it printed no count.
   dotnet "artifacts/bin/$project/$configuration/$project.dll" --no-ansi --progress off 2>&1 | tee "$log"
   status=${PIPESTATUS[0]}
+  # A reader of a long log starts at its end: what failed is told again there, each with the first lines of why.
+  grep -E -A 12 '^ *failed ' "$log" >>"$failures"
   count() { sed -nE "s/^ *$1: *([0-9]+).*/\1/p" "$log" | tail -n 1; }
   p=$(count succeeded) f=$(count failed) s=$(count skipped)
   passed=$((passed + ${p:-0})) failed=$((failed + ${f:-0})) skipped=$((skipped + ${s:-0}))
@@ -31,5 +33,9 @@ for project in "${projects[@]}"; do
   fi
 done
 
+if [ "$failed" != 0 ]; then
+  printf '\n== What failed\n'
+  cat "$failures"
+fi
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" = 0 ]

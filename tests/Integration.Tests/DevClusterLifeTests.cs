@@ -50,6 +50,17 @@ public sealed class DevClusterLifeTests
     }
 
     [Fact]
+    public void A_real_node_is_worth_a_build_and_nothing_is_built_where_it_cannot_be_had()
+    {
+        Assert.Equal(
+            [ControlPlaneBinaries.Source.Build, ControlPlaneBinaries.Source.Archives], ControlPlaneBinaries.Order(forRealNode: true, canBuild: true));
+        Assert.Equal(
+            [ControlPlaneBinaries.Source.Archives, ControlPlaneBinaries.Source.Build], ControlPlaneBinaries.Order(forRealNode: false, canBuild: true));
+        Assert.Equal([ControlPlaneBinaries.Source.Archives], ControlPlaneBinaries.Order(forRealNode: true, canBuild: false));
+        Assert.Equal([ControlPlaneBinaries.Source.Archives], ControlPlaneBinaries.Order(forRealNode: false, canBuild: false));
+    }
+
+    [Fact]
     public async Task A_state_directory_that_is_in_use_or_too_long_is_refused()
     {
         var used = Directory.CreateTempSubdirectory("tm");

@@ -95,7 +95,7 @@ internal static class A
         return (child, new AppliedChild(child.Metadata.Annotations[WellKnown.RenderedHashAnnotation], 1));
     }
 
-    public static V1Pod Pod(Guid uid, string name = "trainer-1", DateTimeOffset? started = null, DateTimeOffset? finished = null, DateTimeOffset? deleted = null, long? grace = null, bool ready = true, string? phase = null, bool finalizer = true)
+    public static V1Pod Pod(Guid uid, string name = "trainer-1", DateTimeOffset? started = null, DateTimeOffset? finished = null, DateTimeOffset? deleted = null, long? grace = null, bool ready = true, string? phase = null, bool finalizer = true, int gpus = 2)
     {
         var state = finished is { } end
             ? new V1ContainerState { Terminated = new V1ContainerStateTerminated { StartedAt = started?.UtcDateTime, FinishedAt = end.UtcDateTime, ExitCode = 0 } }
@@ -117,7 +117,7 @@ internal static class A
             Spec = new V1PodSpec
             {
                 NodeName = "gpu-a",
-                Containers = [new V1Container { Name = "main", Resources = new V1ResourceRequirements { Limits = new Dictionary<string, ResourceQuantity> { [WellKnown.GpuResource] = new("2") } } }],
+                Containers = [new V1Container { Name = "main", Resources = new V1ResourceRequirements { Limits = new Dictionary<string, ResourceQuantity> { [WellKnown.GpuResource] = new($"{gpus}") } } }],
             },
             Status = new V1PodStatus
             {

@@ -39,13 +39,13 @@ public sealed class DeciderProperties
                 {
                 }
 
-                Assert.True(model.ChildReplicas * wish.Gpus <= (model.Hold?.Gpus ?? 0), $"{model.ChildReplicas} replicas of {wish.Gpus} with {model.Hold}");
+                Assert.True(model.PodGpus <= (model.Hold?.Gpus ?? 0), $"{model.PodGpus} GPUs run with {model.Hold}");
                 if (wish.Deleting) break;
             }
         });
 
     [Fact]
-    public void A_refusal_never_raises_the_gpus_that_run_and_silence_of_the_ledger_changes_nothing()
+    public void A_refusal_never_raises_replicas_or_gpus_and_silence_of_the_ledger_changes_nothing()
         => Gen.Select(Wishes, Wishes).Sample((first, second) =>
         {
             var model = new Model();
@@ -61,8 +61,11 @@ public sealed class DeciderProperties
 
             var decision = Decider.Decide(model.See(), A.Policy);
             if (decision.Verdict is not Verdict.Refuse) return;
-            // In GPUs, not replicas: four that are paid for may go on as two pods of two where they were one pod of four.
-            Assert.All(decision.Changes.OfType<ClusterChange.ApplyChild>(), change => Assert.True(change.Rendered.Spec.Replicas * second.Gpus <= before * first.Gpus));
+            Assert.All(decision.Changes.OfType<ClusterChange.ApplyChild>(), change =>
+            {
+                Assert.True(change.Rendered.Spec.Replicas <= before);
+                Assert.True(change.Rendered.Spec.Replicas * second.Gpus <= before * first.Gpus);
+            });
             Assert.DoesNotContain(decision.Changes, change => change is ClusterChange.PlaceHold);
         });
 
@@ -81,6 +84,7 @@ public sealed class DeciderProperties
 
         public CreditHold? Hold { get; private set; }
         public int ChildReplicas => child?.Spec.Replicas ?? 0;
+        public int PodGpus => pods.Where(pod => pod.Metadata.DeletionTimestamp is null).Sum(pod => Reconciling.PodGpus.Of(pod.Spec));
         public Decision? Last { get; private set; }
 
         public Model() => deployment.Metadata.Finalizers = null;
@@ -139,12 +143,14 @@ public sealed class DeciderProperties
         /// <summary>The Deployment controller, the scheduler and the kubelet in one: live pods are as many as there should be.</summary>
         private void Scale(int replicas)
         {
+            var size = child is null ? 0 : Reconciling.PodGpus.Of(child.Spec.Template.Spec);
+            foreach (var pod in pods.Where(pod => pod.Metadata.DeletionTimestamp is null && Reconciling.PodGpus.Of(pod.Spec) != size).ToList()) End(pod);
             var live = pods.Where(pod => pod.Metadata.DeletionTimestamp is null).ToList();
             foreach (var pod in live.Skip(replicas)) End(pod);
             for (var i = live.Count; i < replicas; i++)
             {
                 names++;
-                pods.Add(A.Pod(new Guid(names, 0, 0, new byte[8]), "trainer-" + names, started: A.Noon.AddSeconds(-1)));
+                pods.Add(A.Pod(new Guid(names, 0, 0, new byte[8]), "trainer-" + names, started: A.Noon.AddSeconds(-1), gpus: size));
             }
         }
 

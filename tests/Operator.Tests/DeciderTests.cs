@@ -174,6 +174,53 @@ public sealed class DeciderTests
         Assert.False(Condition(decision, ConditionTypes.Ready).Status);
     }
 
+    [Theory]
+    [InlineData(4, 2, "NVIDIA-H100-80GB-HBM3")]   // more pods, smaller ones
+    [InlineData(1, 8, "NVIDIA-H100-80GB-HBM3")]   // one pod, a larger one
+    [InlineData(4, 4, "NVIDIA-L40S")]             // another product
+    [InlineData(1, 4, "NVIDIA-B200")]             // a product that no node has
+    public void Pods_that_are_paid_for_are_not_replaced_by_others_that_were_refused(int replicas, int gpus, string product)
+    {
+        var before = A.Deployment(replicas: 1, gpus: 4);
+        var (child, applied) = A.Child(before, 1);
+        var seen = A.Seen(
+            A.Deployment(replicas, gpus, product), A.Standing(posted: 10m, hold: A.Hold(gpus: 4), intervals: [A.Interval(One, gpus: 4)]), child, applied,
+            [A.Pod(One, "trainer-1", A.Noon.AddSeconds(-30), gpus: 4)], [Run(One)]);
+
+        var decision = Decider.Decide(seen, A.Policy);
+
+        Assert.IsType<Verdict.Refuse>(decision.Verdict);
+        Assert.Empty(decision.Changes);
+        Assert.False(Condition(decision, ConditionTypes.Suspended).Status);
+        Assert.Equal(4, decision.Report!.Gpus);
+    }
+
+    [Fact]
+    public void A_hold_whose_pods_never_started_is_given_back_when_more_was_asked_and_refused()
+    {
+        // The process died between the hold and the child, and the spec was edited before it came back.
+        var decision = Decider.Decide(A.Seen(A.Deployment(replicas: 50), A.Standing(hold: A.Hold())), A.Policy);
+
+        Assert.IsType<Verdict.Refuse>(decision.Verdict);
+        Assert.IsType<ClusterChange.ReleaseHold>(Assert.Single(decision.Changes));
+    }
+
+    [Fact]
+    public void Smaller_pods_wait_for_the_larger_ones_that_they_replace()
+    {
+        var (child, applied) = A.Child(A.Deployment(), 2);
+        var edited = A.Deployment(replicas: 4, gpus: 1);
+        var running = A.Seen(
+            edited, A.Standing(hold: A.Hold(), intervals: [A.Interval(One), A.Interval(Two)]), child, applied,
+            [A.Pod(One, "trainer-1", A.Noon.AddSeconds(-30)), A.Pod(Two, "trainer-2", A.Noon.AddSeconds(-30))], [Run(One), Run(Two)]);
+
+        // Four of one GPU beside two of two would be eight where four are paid for.
+        Assert.Equal(2, Applied(Decider.Decide(running, A.Policy)).Spec.Replicas);
+        Assert.Equal(4, Applied(Decider.Decide(running with { Pods = [] }, A.Policy)).Spec.Replicas);
+
+        static k8s.Models.V1Deployment Applied(Decision decision) => Assert.Single(decision.Changes.OfType<ClusterChange.ApplyChild>()).Rendered;
+    }
+
     [Fact]
     public void A_scale_down_gives_back_what_is_held_for_the_difference()
     {

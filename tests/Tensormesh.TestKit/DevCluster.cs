@@ -175,16 +175,12 @@ public sealed class DevCluster : IAsyncDisposable
     private static async Task<DevCluster> StartOwnAsync(
         ClusterRecord record, DevClusterOptions options, Action<string> say, CancellationToken cancellation)
     {
-        var binaries = await ControlPlaneBinaries.ResolveAsync(say, cancellation);
-        await Prerequisites.EnsureControlPlaneAsync(binaries.BringsEtcd, say, cancellation);
-        var whyHollow = options.RealNode ? RealNode.WhyNot(binaries) : "no real node was asked for";
-        if (whyHollow is null)
-        {
-            await Prerequisites.EnsureRealNodeAsync(say, cancellation);
-            whyHollow = await RealNode.WhyNotHereAsync(cancellation);
-        }
-
+        var whyHollow = options.RealNode ? await RealNode.WhyNotHereAsync(cancellation) : "no real node was asked for";
+        var binaries = await ControlPlaneBinaries.ResolveAsync(forRealNode: whyHollow is null, say, cancellation);
+        whyHollow ??= RealNode.WhyNot(binaries);
         var realNode = whyHollow is null;
+        await Prerequisites.EnsureControlPlaneAsync(binaries.BringsEtcd, say, cancellation);
+        if (realNode) await Prerequisites.EnsureRealNodeAsync(say, cancellation);
         var network = realNode ? await RealNode.ClaimNetworkAsync(record, cancellation) : NodeNetwork.FindFree();
         var plane = new ControlPlane(record, binaries, network, realNode);
         using var abandoned = CancellationTokenSource.CreateLinkedTokenSource(cancellation);

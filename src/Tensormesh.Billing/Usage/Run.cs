@@ -1,18 +1,23 @@
+using System.Diagnostics.CodeAnalysis;
+
 namespace Tensormesh.Billing;
 
-/// <summary>A row of run_interval: everything known of one pod's hold on its GPUs.</summary>
-internal sealed record Run
+/// <summary>A row of run_interval: how one pod's hold on its GPUs began, and what was charged for it since.</summary>
+internal sealed record Run : RunStart
 {
-    public required PodId Pod { get; init; }
-    public required string PodName { get; init; }
-    public required DeploymentId Deployment { get; init; }
-    public required string DeploymentName { get; init; }
-    public required string Namespace { get; init; }
-    public required AccountId Account { get; init; }
-    public required string Node { get; init; }
-    public required GpuProduct Product { get; init; }
-    public required int Gpus { get; init; }
-    public required DateTimeOffset StartedAt { get; init; }
+    public Run()
+    {
+    }
+
+    /// <summary>A run that begins, with nothing charged yet.</summary>
+    [SetsRequiredMembers]
+    public Run(RunStart start, PriceVersionId version, Money perGpuHour) : base(start)
+    {
+        (PriceVersion, PerGpuHour) = (version, perGpuHour);
+        (RatedFrom, SettledUntil) = (start.StartedAt, start.StartedAt);
+        (Rated, Total) = (Money.Zero, Money.Zero);
+    }
+
     public required PriceVersionId PriceVersion { get; init; }
     public required Money PerGpuHour { get; init; }
     public required DateTimeOffset RatedFrom { get; init; }

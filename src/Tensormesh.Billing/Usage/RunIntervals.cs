@@ -4,7 +4,7 @@ using NpgsqlTypes;
 namespace Tensormesh.Billing;
 
 /// <summary>The beginning of one pod's hold on its GPUs, in the times that the kubelet reported.</summary>
-public sealed record RunStart
+public record RunStart
 {
     public required PodId Pod { get; init; }
     public required string PodName { get; init; }
@@ -45,7 +45,7 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
                 ?? throw new InvalidOperationException(
                     $"pod {start.Namespace}/{start.PodName} runs for account {start.Account}, which the ledger does not know");
 
-            var run = Begin(start, startedAt, price);
+            var run = new Run(start with { StartedAt = startedAt }, price.Version, price.PerGpuHour!.Value);
             if (!await InsertAsync(connection, run, cancellation)) return false;
             locked.Add(run);
             foreach (var change in PriceHistory.ChangesAfter(prices, price, startedAt))
@@ -115,26 +115,6 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
 
         return runs;
     }
-
-    private static Run Begin(RunStart start, DateTimeOffset startedAt, PriceRow price) => new()
-    {
-        Pod = start.Pod,
-        PodName = start.PodName,
-        Deployment = start.Deployment,
-        DeploymentName = start.DeploymentName,
-        Namespace = start.Namespace,
-        Account = start.Account,
-        Node = start.Node,
-        Product = start.Product,
-        Gpus = start.Gpus,
-        StartedAt = startedAt,
-        PriceVersion = price.Version,
-        PerGpuHour = price.PerGpuHour!.Value,
-        RatedFrom = startedAt,
-        Rated = Money.Zero,
-        Total = Money.Zero,
-        SettledUntil = startedAt,
-    };
 
     private static async Task<bool> InsertAsync(NpgsqlConnection connection, Run run, CancellationToken cancellation)
     {

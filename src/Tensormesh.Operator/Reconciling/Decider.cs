@@ -79,7 +79,7 @@ internal static class Decider
             ? Continue(seen, request, ledger.Standing, hold, policy, changes)
             : Start(seen, request, ledger.Standing, wanted, policy, changes);
 
-        AddChild(seen, ledger, replicas, changes);
+        if (replicas is { } target) AddChild(seen, ledger, WhileOthersEnd(seen, target), changes);
         if (seen.Child is null && changes.FindIndex(change => change is ClusterChange.PlaceHold or ClusterChange.ApplyChild) is var first and >= 0)
         {
             changes.Insert(first, new ClusterChange.ClaimName(seen.Deployment.Metadata.Name));
@@ -87,7 +87,8 @@ internal static class Decider
 
         // Uncharged pods are removed: when the deployment goes on, its ReplicaSet makes new ones. A child at zero removes its own: evicting them as
         // well would be quicker than the ReplicaSet learns of the zero, and it would start others in their place.
-        var childRemoves = replicas == 0 && seen.Child is not null;
+        var going = replicas ?? seen.CurrentReplicas;
+        var childRemoves = going == 0 && seen.Child is not null;
         foreach (var pod in seen.Pods.Where(pod => pod.Live && !childRemoves && ledger.Runs.Any(run => run.Pod == pod.Id && run.ChargeUntil is not null)))
         {
             changes.Add(new ClusterChange.EvictPod(pod.Pod.Metadata.Name));
@@ -95,11 +96,11 @@ internal static class Decider
 
         var stopsAt = (verdict as Verdict.Admit)?.StopsAt;
         var lookAgain = seen.Now + Resync;
-        return new Decision(verdict, changes, StatusReports.Of(seen, ledger, request, verdict, replicas), stopsAt < lookAgain ? stopsAt : lookAgain);
+        return new Decision(verdict, changes, StatusReports.Of(seen, ledger, request, verdict, going), stopsAt < lookAgain ? stopsAt : lookAgain);
     }
 
     /// <summary>No hold: the start rule.</summary>
-    private static (Verdict, int Replicas) Start(
+    private static (Verdict, int? Replicas) Start(
         Observation seen, LaunchRequest request, DeploymentStanding? standing, int wanted, CreditPolicy policy, List<ClusterChange> changes)
     {
         var verdict = BillingGate.EvaluateStart(request, standing, policy, seen.Now);
@@ -108,8 +109,8 @@ internal static class Decider
         return (verdict, wanted);
     }
 
-    /// <summary>A hold: the stop rule, and the start rule for what is asked beyond it.</summary>
-    private static (Verdict, int Replicas) Continue(
+    /// <summary>A hold: the stop rule, and the start rule for what is asked beyond it. Without a number of replicas the child stays as it is.</summary>
+    private static (Verdict, int? Replicas) Continue(
         Observation seen, LaunchRequest request, DeploymentStanding standing, CreditHold hold, CreditPolicy policy, List<ClusterChange> changes)
     {
         var running = BillingGate.EvaluateRunning(request, standing, policy, seen.Now);
@@ -143,8 +144,34 @@ internal static class Decider
             return (running, wanted);
         }
 
-        // What is paid for goes on; what was asked beyond it does not start.
-        return (grown, Math.Min(wanted, hold.Gpus / seen.Deployment.Spec.Gpu.Count));
+        if (seen.CurrentReplicas == 0 && Drained(seen)) changes.Add(new ClusterChange.ReleaseHold());
+        return (grown, PaidFor(seen, request, hold));
+    }
+
+    /// <summary>
+    /// What goes on when more was asked than is held for, and refused: never more than runs, so a refusal raises nothing. Null leaves
+    /// the child as it is: pods of another size or product would take the place of those that run, and nobody paid for them.
+    /// </summary>
+    private static int? PaidFor(Observation seen, LaunchRequest request, CreditHold hold)
+    {
+        if (seen.CurrentReplicas == 0) return 0;
+        var size = PodGpus.Of(seen.Child!.Spec.Template.Spec);
+        if (size == seen.Deployment.Spec.Gpu.Count && hold.Product == request.Product)
+            return Math.Min(seen.CurrentReplicas, Math.Min(seen.WantedReplicas, hold.Gpus / size));
+
+        // Scaled by hand beyond its hold, and the template that it ran with is edited away: there is nothing to put it back to.
+        return seen.CurrentReplicas * size <= hold.Gpus ? null : 0;
+    }
+
+    /// <summary>
+    /// Replicas for as long as larger pods of an earlier spec still end: a rolling update counts pods, so four of two GPUs that become
+    /// eight of one would stand on twelve where eight are paid for.
+    /// </summary>
+    private static int WhileOthersEnd(Observation seen, int replicas)
+    {
+        var size = seen.Deployment.Spec.Gpu.Count;
+        var largest = seen.Pods.Where(pod => pod.EndedAt is null).Select(pod => PodGpus.Of(pod.Pod.Spec)).Append(size).Max();
+        return replicas * size / largest;
     }
 
     /// <summary>Deleted: stop the pods, record their ends, give back what was held, let go.</summary>
@@ -227,7 +254,7 @@ internal static class Decider
             Account = payer,
             Node = pod.Pod.Spec.NodeName ?? "",
             Product = held,
-            Gpus = PodGpus.Of(pod.Pod),
+            Gpus = PodGpus.Of(pod.Pod.Spec),
             StartedAt = startedAt,
         };
     }

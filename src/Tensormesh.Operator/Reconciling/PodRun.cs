@@ -6,8 +6,8 @@ namespace Tensormesh.Operator.Reconciling;
 
 internal static class PodGpus
 {
-    /// <summary>What the pod itself was given, which an edit of the spec does not change any more.</summary>
-    public static int Of(V1Pod pod) => pod.Spec.Containers
+    /// <summary>What the pods themselves were given, which an edit of the GpuDeployment does not change any more.</summary>
+    public static int Of(V1PodSpec pod) => pod.Containers
         .Sum(container => container.Resources?.Limits is { } limits && limits.TryGetValue(WellKnown.GpuResource, out var count) ? count.ToInt32() : 0);
 }
 

@@ -60,7 +60,7 @@ internal static class StatusReports
     private static StatusReport Counts(Observation seen, LedgerView.Known? ledger, IReadOnlyList<ConditionReport> conditions) => new(
         Replicas: seen.Pods.Count(pod => pod.Live),
         ReadyReplicas: ReadyPods(seen),
-        Gpus: seen.Pods.Count(pod => pod.Live && pod.StartedAt is not null) * seen.Deployment.Spec.Gpu.Count,
+        Gpus: seen.Pods.Where(pod => pod.Live && pod.StartedAt is not null).Sum(pod => PodGpus.Of(pod.Pod.Spec)),
         Product: null,
         HourlyRate: null,
         CostToDate: ledger is null ? null : ledger.Standing?.SettledCost ?? Money.Zero,

@@ -54,7 +54,7 @@ internal sealed class ClusterView
     {
         var held = Pods.All.Where(pod => pod.Status?.Phase == "Running").GroupBy(pod => Nodes.Find(pod.Spec.NodeName ?? "")?.GetLabelOrNull(WellKnown.GpuProductLabel))
             .Where(group => group.Key is not null)
-            .ToDictionary(group => group.Key!, group => group.Sum(PodGpus.Of), StringComparer.Ordinal);
+            .ToDictionary(group => group.Key!, group => group.Sum(pod => PodGpus.Of(pod.Spec)), StringComparer.Ordinal);
         return inventory.Models.Select(model => (model.Product.Name, held.GetValueOrDefault(model.Product.Name)));
     }
 

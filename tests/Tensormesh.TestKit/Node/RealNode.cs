@@ -46,22 +46,25 @@ internal sealed class RealNode : IAsyncDisposable
         _network = network;
     }
 
-    /// <summary>Null where a real node can be had, else why not.</summary>
-    public static string? WhyNot(ControlPlaneBinaries binaries) =>
-        !Environment.IsPrivilegedProcess ? "a real node needs root"
-        : !binaries.HasNodePrograms ? $"{binaries} has no kubelet, kube-proxy and pause"
-        : DevicePlugin() is null ? "the mock device plugin is not beside this program"
-        : null;
-
-    /// <summary>Null where this machine lets root make what a node lives in, which containers often do not; else what it said.</summary>
+    /// <summary>
+    /// Null where this machine can carry a real node, whatever its programs are still to be had from; else why not. Containers often let not
+    /// even root make what a node lives in.
+    /// </summary>
     public static async Task<string?> WhyNotHereAsync(CancellationToken cancellation)
     {
+        if (!Environment.IsPrivilegedProcess) return "a real node needs root";
+        if (DevicePlugin() is null) return "the mock device plugin is not beside this program";
+        // A machine that still lacks `ip` gets it with the node's other packages.
         var (exitCode, output) = await Command.TryRunAsync(
             "unshare", ["--mount", "--net", "--pid", "--fork", "--mount-proc", "sh", "-c",
-                "mount -t tmpfs probe /run && ip link set lo up"],
+                "mount -t tmpfs probe /run && { ! command -v ip >/dev/null || ip link set lo up; }"],
             line: null, cancellation);
         return exitCode == 0 ? null : $"this machine refuses namespaces to root: {output.Trim()}";
     }
+
+    /// <summary>Null where these programs make a node, else why not.</summary>
+    public static string? WhyNot(ControlPlaneBinaries binaries) =>
+        binaries.HasNodePrograms ? null : $"{binaries} has no kubelet, kube-proxy and pause";
 
     /// <summary>Takes the cluster's own address on `lo`, where the API server listens for the node and its pods.</summary>
     public static async Task<NodeNetwork> ClaimNetworkAsync(ClusterRecord record, CancellationToken cancellation)

@@ -5,7 +5,8 @@ namespace Tensormesh.TestKit;
 
 /// <summary>
 /// A folder with the Kubernetes programs of one version. Looked for in this order: KUBEBUILDER_ASSETS, the
-/// cache, the public release archives, and last a build from Debian's source package, which takes minutes.
+/// cache, the public release archives, and last a build from Debian's source package, which takes minutes. The
+/// archives' programs are not enough for a real node: where one can be had, the build comes before them.
 /// </summary>
 internal sealed partial class ControlPlaneBinaries
 {
@@ -36,7 +37,8 @@ internal sealed partial class ControlPlaneBinaries
 
     public override string ToString() => $"Kubernetes {_version} in {_folder}";
 
-    public static async Task<ControlPlaneBinaries> ResolveAsync(Action<string> say, CancellationToken cancellation)
+    /// <param name="forRealNode">A real node is wanted, and this machine could carry it: programs that bring a kubelet are preferred.</param>
+    public static async Task<ControlPlaneBinaries> ResolveAsync(bool forRealNode, Action<string> say, CancellationToken cancellation)
     {
         if (Environment.GetEnvironmentVariable("KUBEBUILDER_ASSETS") is { Length: > 0 } assets)
         {
@@ -50,6 +52,7 @@ internal sealed partial class ControlPlaneBinaries
 
         var built = Path.Combine(StateRoot.CacheDirectory, "kubernetes");
         var fetched = Path.Combine(StateRoot.CacheDirectory, "kubernetes-release");
+        var order = Order(forRealNode, CanBuild);
         if (Cached() is { } cached)
             return await OpenAsync(cached, cancellation);
 
@@ -57,31 +60,63 @@ internal sealed partial class ControlPlaneBinaries
             built + ".lock", () => say("another start is preparing Kubernetes; waiting for it"), cancellation);
         if (Cached() is { } madeMeanwhile)
             return await OpenAsync(madeMeanwhile, cancellation);
-        if (await ReleaseArchives.TryFetchAsync(fetched, say, cancellation))
-            return await OpenAsync(fetched, cancellation);
-        await BuildAsync(built, say, cancellation);
-        return await OpenAsync(built, cancellation);
 
-        string? Cached() => new[] { built, fetched }.FirstOrDefault(IsWhole);
-    }
-
-    private static async Task BuildAsync(string folder, Action<string> say, CancellationToken cancellation)
-    {
-        if (!Environment.IsPrivilegedProcess || Command.Find("apt-get") is null)
+        var whyNot = CanBuild ? "" : "building it needs root on Debian 12";
+        foreach (var source in order)
         {
-            throw new InvalidOperationException(
-                "There is no Kubernetes control plane here: no TENSORMESH_KUBECONFIG, no KUBEBUILDER_ASSETS with all programs, nothing in "
-                + $"{StateRoot.CacheDirectory}, and the release archives are out of reach. "
-                + "Building it needs root on Debian 12: run the same command "
-                + "with sudo once, or start a cluster (`kind create cluster`) and name its kubeconfig in TENSORMESH_KUBECONFIG.");
+            switch (source)
+            {
+                case Source.Build:
+                    if (await TryBuildAsync(built, say, cancellation) is not { } failure)
+                        return await OpenAsync(built, cancellation);
+                    whyNot = failure;
+                    say($"Kubernetes could not be built: {failure.Split('\n')[^1]}");
+                    break;
+                case Source.Archives:
+                    if (IsWhole(fetched) || await ReleaseArchives.TryFetchAsync(fetched, say, cancellation))
+                        return await OpenAsync(fetched, cancellation);
+                    break;
+            }
         }
 
+        throw new InvalidOperationException(
+            "There is no Kubernetes control plane here: no TENSORMESH_KUBECONFIG, no KUBEBUILDER_ASSETS with all programs, nothing in "
+            + $"{StateRoot.CacheDirectory}, the release archives are out of reach, and {whyNot}. Run the same command with sudo once "
+            + "on Debian 12, or start a cluster (`kind create cluster`) and name its kubeconfig in TENSORMESH_KUBECONFIG.");
+
+        // What was fetched for a cluster without a real node does not keep one from getting it.
+        string? Cached() => IsWhole(built) ? built : order[0] == Source.Archives && IsWhole(fetched) ? fetched : null;
+    }
+
+    /// <summary>Where programs that are not at hand come from, in the order in which they are tried.</summary>
+    internal enum Source
+    {
+        /// <summary>The public release archives: a minute, and no kubelet.</summary>
+        Archives,
+        /// <summary>Debian's source package: minutes, with everything that a node is made of.</summary>
+        Build,
+    }
+
+    /// <param name="forRealNode">A real node is wanted, and this machine could carry it.</param>
+    /// <param name="canBuild">This is Debian 12, and we are root.</param>
+    internal static IReadOnlyList<Source> Order(bool forRealNode, bool canBuild) => (forRealNode, canBuild) switch
+    {
+        (true, true) => [Source.Build, Source.Archives],
+        (false, true) => [Source.Archives, Source.Build],
+        (_, false) => [Source.Archives],
+    };
+
+    private static bool CanBuild => Environment.IsPrivilegedProcess && Command.Find("apt-get") is not null
+        && File.Exists("/etc/os-release") && File.ReadLines("/etc/os-release").Contains("VERSION_CODENAME=bookworm");
+
+    /// <summary>Null when the folder holds the programs; else why not.</summary>
+    private static async Task<string?> TryBuildAsync(string folder, Action<string> say, CancellationToken cancellation)
+    {
         await Prerequisites.EnsureBuildAsync(say, cancellation);
         say("building Kubernetes from Debian's source package; once per machine, about seven minutes on two cores");
         var script = Path.Combine(AppContext.BaseDirectory, "Setup", "build-kubernetes.sh");
         var (exitCode, output) = await Command.TryRunAsync("bash", [script, folder], say, cancellation);
-        if (exitCode != 0)
-            throw new InvalidOperationException($"Kubernetes could not be built:\n{string.Join('\n', output.Split('\n').TakeLast(25))}");
+        return exitCode == 0 ? null : string.Join('\n', output.Trim().Split('\n').TakeLast(25));
     }
 
     private static bool IsWhole(string folder) => Needed.All(name => File.Exists(Path.Combine(folder, name)));

@@ -7,6 +7,7 @@ namespace Tensormesh.Billing;
 public sealed class Accounts(NpgsqlDataSource dataSource)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
+    private readonly StandingHints hints = StandingHints.Of(dataSource);
 
     /// <summary>Opens the account if new, and records its policy. Called for every BillingAccount; idempotent.</summary>
     /// <exception cref="ArgumentException">The time zone is not known to Postgres.</exception>
@@ -14,7 +15,7 @@ public sealed class Accounts(NpgsqlDataSource dataSource)
     {
         try
         {
-            await Transact.RunAsync(dataSource, async connection =>
+            var changed = await Transact.RunAsync(dataSource, async connection =>
             {
                 await using var batch = new NpgsqlBatch(connection)
                 {
@@ -31,8 +32,11 @@ public sealed class Accounts(NpgsqlDataSource dataSource)
                             Transact.Value(policy.TimeZone)),
                     },
                 };
-                return await batch.ExecuteNonQueryAsync(cancellation);
+                await using var reader = await batch.ExecuteReaderAsync(cancellation);
+                await reader.NextResultAsync(cancellation);
+                return await reader.ReadAsync(cancellation);
             }, cancellation);
+            if (changed) hints.Tell(account);
         }
         catch (PostgresException error) when (error.SqlState == PostgresErrorCodes.InvalidParameterValue)
         {

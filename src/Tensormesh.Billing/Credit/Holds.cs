@@ -6,7 +6,7 @@ namespace Tensormesh.Billing;
 public sealed class Holds(NpgsqlDataSource dataSource)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
-    private readonly StandingHints hints = new(dataSource);
+    private readonly StandingHints hints = StandingHints.Of(dataSource);
 
     /// <summary>
     /// Evaluates the start rule on the standing as locked and, when it admits, sets the hold to cover the request. A hold that already
@@ -25,20 +25,16 @@ public sealed class Holds(NpgsqlDataSource dataSource)
             if (verdict is Verdict.Admit) await SetAsync(connection, HoldFor(request, standing!, policy, at), cancellation);
             return verdict;
         }, cancellation);
-        if (placed is Verdict.Admit) hints.Tell([account.Value]);
+        if (placed is Verdict.Admit) hints.Tell(account);
         return placed;
     }
 
     /// <summary>Gives back what is left. Idempotent. Does not stop charging of pods that still run.</summary>
     public async Task ReleaseAsync(DeploymentId deployment, CancellationToken cancellation)
     {
-        await using var command = dataSource.CreateCommand(
-            """
-            with released as (delete from credit_hold where deployment = $1 returning account)
-            select pg_notify('tensormesh_standing', account) from released
-            """);
+        await using var command = dataSource.CreateCommand("delete from credit_hold where deployment = $1 returning account");
         command.Parameters.Add(Transact.Value(deployment.Value));
-        await command.ExecuteNonQueryAsync(cancellation);
+        if (await command.ExecuteScalarAsync(cancellation) is string account) hints.Tell([account]);
     }
 
     /// <summary>The hold that an admitted request ends with.</summary>

@@ -13,8 +13,6 @@ public static class StandingChannel
     internal static NpgsqlBatchCommand Notify(params string[] accounts) => Transact.Command(
         "select pg_notify($1, account) from unnest($2) as a(account)", Transact.Value(Name), Transact.Value(accounts));
 
-    internal static NpgsqlBatchCommand Notify(AccountId account) => Notify(account.Value);
-
     /// <summary>
     /// The customers whose standing the movements change. A settlement changes neither what an account can spend nor when it runs out, so
     /// it wakes nobody: otherwise every settlement would wake every deployment.
@@ -32,7 +30,7 @@ public static class StandingChannel
 public sealed class Ledger(NpgsqlDataSource dataSource)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
-    private readonly StandingHints hints = new(dataSource);
+    private readonly StandingHints hints = StandingHints.Of(dataSource);
 
     /// <summary>Movements that one call of <see cref="PostManyAsync"/> takes: a bound on how long its accounts stay locked.</summary>
     public const int MaxBatch = 1_000;

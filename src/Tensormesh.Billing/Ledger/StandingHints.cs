@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Npgsql;
 
 namespace Tensormesh.Billing;
@@ -7,11 +8,21 @@ namespace Tensormesh.Billing;
 /// it is on disk, so that notifying from the posting transaction let one post through for each flush. Here the hints of all posts
 /// that committed meanwhile leave together, in a transaction that writes nothing and so waits for no flush.
 /// </summary>
-internal sealed class StandingHints(NpgsqlDataSource dataSource)
+internal sealed class StandingHints
 {
+    private static readonly ConditionalWeakTable<NpgsqlDataSource, StandingHints> Senders = [];
+
+    private readonly NpgsqlDataSource dataSource;
     private readonly Lock gate = new();
     private readonly HashSet<string> waiting = new(StringComparer.Ordinal);
     private bool sending;
+
+    private StandingHints(NpgsqlDataSource dataSource) => this.dataSource = dataSource;
+
+    /// <summary>The one sender of a database: whatever its services have to tell leaves together.</summary>
+    public static StandingHints Of(NpgsqlDataSource dataSource) => Senders.GetValue(dataSource, source => new StandingHints(source));
+
+    public void Tell(AccountId account) => Tell([account.Value]);
 
     /// <summary>Returns at once. What cannot be sent is lost: that delays a decision until the resync.</summary>
     public void Tell(IEnumerable<string> accounts)

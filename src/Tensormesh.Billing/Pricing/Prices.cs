@@ -17,6 +17,7 @@ public sealed record TokenPrice(string Model, Money InputPerMillion, Money Outpu
 public sealed class Prices(NpgsqlDataSource dataSource)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
+    private readonly StandingHints hints = StandingHints.Of(dataSource);
 
     /// <summary>
     /// Makes the given set the prices in force from <paramref name="effectiveAt"/>: unchanged ones keep their version, changed and new
@@ -27,7 +28,7 @@ public sealed class Prices(NpgsqlDataSource dataSource)
     /// there.</param>
     /// <returns>The versions written by this call, withdrawals included; empty when nothing changed.</returns>
     /// <exception cref="ArgumentOutOfRangeException">A price is negative.</exception>
-    public Task<IReadOnlyList<PriceVersionId>> PublishAsync(
+    public async Task<IReadOnlyList<PriceVersionId>> PublishAsync(
         string book, IReadOnlyDictionary<GpuProduct, Money> gpuPerHour, IReadOnlyList<TokenPrice> tokens, DateTimeOffset effectiveAt,
         CancellationToken cancellation)
     {
@@ -42,8 +43,9 @@ public sealed class Prices(NpgsqlDataSource dataSource)
                 Math.Min(item.PerGpuHour ?? 0, Math.Min(item.Input ?? 0, Math.Min(item.Output ?? 0, item.Cached ?? 0))), item.Name);
         }
 
-        return Transact.RunAsync<IReadOnlyList<PriceVersionId>>(dataSource, async connection =>
+        var (versions, repriced) = await Transact.RunAsync(dataSource, async connection =>
         {
+            var accounts = new HashSet<AccountId>();
             var newest = await LockAndReadNewestAsync(connection, book, cancellation);
             var changed = wanted.Values.Where(item => newest.GetValueOrDefault((item.Kind, item.Name)).Item != item)
                 .Concat(newest.Values.Where(row => !row.Item.IsWithdrawn && !wanted.ContainsKey((row.Item.Kind, row.Item.Name)))
@@ -58,12 +60,14 @@ public sealed class Prices(NpgsqlDataSource dataSource)
                 if (newest.TryGetValue((item.Kind, item.Name), out var last)) from = Instants.Later(from, last.EffectiveAt);
                 var version = await InsertAsync(connection, book, item, from, cancellation);
                 written.Add(version);
-                if (item.PerGpuHour is { } perGpuHour) await RepriceAsync(
-                    connection, new(item.Name), version, new(perGpuHour), from, cancellation);
+                if (item.PerGpuHour is { } perGpuHour) accounts.UnionWith(
+                    await RepriceAsync(connection, new(item.Name), version, new(perGpuHour), from, cancellation));
             }
 
-            return written;
+            return (written, accounts);
         }, cancellation);
+        hints.Tell(repriced.Select(account => account.Value));
+        return versions;
     }
 
     /// <summary>What a GPU-hour costs now. Withdrawn products are not in it.</summary>
@@ -133,7 +137,8 @@ public sealed class Prices(NpgsqlDataSource dataSource)
     }
 
     /// <summary>Every running interval of the product goes over to the new price, account by account, each under its lock.</summary>
-    private static async Task RepriceAsync(
+    /// <returns>The accounts whose runs did.</returns>
+    private static async Task<IReadOnlyList<AccountId>> RepriceAsync(
         NpgsqlConnection connection, GpuProduct product, PriceVersionId version, Money perGpuHour, DateTimeOffset change,
         CancellationToken cancellation)
     {
@@ -159,9 +164,10 @@ public sealed class Prices(NpgsqlDataSource dataSource)
 
             foreach (var run in locked.Accruing.Where(run => run.Product == product).ToList()) locked.Reprice(
                 run, version, perGpuHour, change);
-            locked.Also(StandingChannel.Notify(account));
             await locked.WriteAsync(cancellation);
         }
+
+        return accounts;
     }
 
     /// <summary>What a book says of a product or model; all null: withdrawn.</summary>

@@ -26,14 +26,16 @@ public sealed record OpenRun(PodId Pod, DeploymentId Deployment, AccountId Accou
 public sealed class RunIntervals(NpgsqlDataSource dataSource)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
+    private readonly StandingHints hints = StandingHints.Of(dataSource);
 
     /// <summary>Records the start at the price in force at <see cref="RunStart.StartedAt"/>. Idempotent by pod: the first start recorded
     /// stays.</summary>
     /// <remarks>A start that is reported after a price change is charged at each price for its time.</remarks>
     /// <returns>False when the interval was already recorded.</returns>
     /// <exception cref="InvalidOperationException">The product never had a price, or the ledger knows no such account.</exception>
-    public Task<bool> OpenAsync(RunStart start, CancellationToken cancellation)
-        => Transact.RunAsync(dataSource, async connection =>
+    public async Task<bool> OpenAsync(RunStart start, CancellationToken cancellation)
+    {
+        var opened = await Transact.RunAsync(dataSource, async connection =>
         {
             var prices = await LockAndReadPricesAsync(connection, start.Product, cancellation);
             var startedAt = start.StartedAt.ToLedgerTime();
@@ -59,10 +61,12 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
                 locked.Reprice(locked.Find(run.Pod)!, change.Version, change.PerGpuHour!.Value, change.EffectiveAt);
             }
 
-            locked.Also(StandingChannel.Notify(start.Account));
             await locked.WriteAsync(cancellation);
             return true;
         }, cancellation);
+        if (opened) hints.Tell(start.Account);
+        return opened;
+    }
 
     /// <summary>
     /// Records the end and settles the interval to it, in one SQL transaction; when settlement had run past it, the difference goes back
@@ -76,8 +80,10 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
     /// The same. If the balance had run out before the end, charging stops where it did, and the rest is written off when it is longer than
     /// the policy's tolerance.
     /// </summary>
-    public Task<bool> CloseAsync(PodId pod, DateTimeOffset endedAt, CreditPolicy policy, CancellationToken cancellation)
-        => Transact.RunAsync(dataSource, async connection =>
+    public async Task<bool> CloseAsync(PodId pod, DateTimeOffset endedAt, CreditPolicy policy, CancellationToken cancellation)
+    {
+        var ended = default(AccountId);
+        var closed = await Transact.RunAsync(dataSource, async connection =>
         {
             if (await ReadAccountAsync(connection, pod, cancellation) is not { } account) return false;
             var locked = await LockedAccount.LockAsync(connection, account, pod, cancellation);
@@ -85,10 +91,13 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
             var end = Instants.Later(endedAt.ToLedgerTime(), run.StartedAt);
             var totals = end < run.SettledUntil ? await ReadTotalsAsync(connection, pod, cancellation) : [];
             locked.Close(run, end, totals, policy);
-            locked.Also(StandingChannel.Notify(account));
             await locked.WriteAsync(cancellation);
+            ended = account;
             return true;
         }, cancellation);
+        if (closed) hints.Tell(ended);
+        return closed;
+    }
 
     public Task<IReadOnlyList<OpenRun>> ListOpenAsync(DeploymentId deployment, CancellationToken cancellation)
         => ListAsync(deployment, cancellation);

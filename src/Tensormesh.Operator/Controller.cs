@@ -14,11 +14,14 @@ namespace Tensormesh.Operator;
 /// <summary>What changed, to which key, to which loop: the wiring between watches, the ledger's hints and the three reconcilers.</summary>
 internal sealed partial class Controller(
     ClusterView cluster, GpuDeploymentReconciler deployments, BillingAccountReconciler billingAccounts, PriceBookReconciler priceBooks,
-    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, StatusReporter reporter, NpgsqlDataSource dataSource, OperatorOptions options, OperatorMetrics metrics,
+    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, OwnWrites own, Applier applier, StatusReporter reporter, EventRecorder events, NpgsqlDataSource dataSource, OperatorOptions options, OperatorMetrics metrics,
     TimeProvider time, IHostApplicationLifetime lifetime, ILogger<Controller> logger) : BackgroundService
 {
     /// <summary>Hints about one account within this time are one hint: placing fifty holds must not reconcile fifty deployments fifty times.</summary>
     private static readonly TimeSpan HintWindow = TimeSpan.FromMilliseconds(50);
+
+    /// <summary>What is shown of an account follows holds that were placed within this time: nothing but what people read depends on it.</summary>
+    private static readonly TimeSpan ShowWindow = TimeSpan.FromSeconds(1);
 
     private static readonly TimeSpan GaugeInterval = TimeSpan.FromMilliseconds(500);
 
@@ -26,6 +29,7 @@ internal sealed partial class Controller(
     private readonly WorkQueue accountQueue = new(time);
     private readonly WorkQueue priceQueue = new(time);
     private readonly ConcurrentDictionary<AccountId, byte> hints = new();
+    private readonly ConcurrentDictionary<AccountId, byte> held = new();
     private volatile bool everythingChanged;
 
     /// <summary>True once every local copy is complete: only then may anything be decided.</summary>
@@ -72,6 +76,7 @@ internal sealed partial class Controller(
             priceQueue.RunAsync(1, Timed("PriceBook", (key, token) => priceBooks.ReconcileAsync(key, EnqueueAll, token)), (key, fault) => OnFault("PriceBook", key, fault), term),
             listener.RunAsync(Hint, () => everythingChanged = true, term),
             FollowHintsAsync(term),
+            events.RunAsync(term),
             WatchBacklogAsync(backlog, caughtUp, term),
             metering.RunAsync(caughtUp.Task, Hint, term)).ConfigureAwait(false);
 
@@ -91,8 +96,15 @@ internal sealed partial class Controller(
 
     private void Wire()
     {
+        applier.Held += account => held.TryAdd(account, 0);
         cluster.GpuDeployments.Changed += (before, after) =>
         {
+            if (before is not null && after is not null)
+            {
+                gpuQueue.AddUnless(ObjectKey.Of(after), () => own.IsEcho(before, after));
+                return;
+            }
+
             gpuQueue.Add(ObjectKey.Of((after ?? before)!));
             if (after is not null) return;
             cluster.Forget(before!.Metadata.Uid);
@@ -101,8 +113,11 @@ internal sealed partial class Controller(
         };
         cluster.Deployments.Changed += (before, after) =>
         {
-            EnqueueOwner(after ?? before);
-            if (after is null) drift.Forget(before!);
+            if (before is not null && after is not null && PodDrift.IsSame(before, after)) return;
+            if (after is not null && ClusterView.OwnerKey(after) is { } key) gpuQueue.AddUnless(key, () => drift.IsAsApplied(after));
+            if (after is not null) return;
+            EnqueueOwner(before);
+            drift.Forget(before!);
         };
         cluster.Pods.Changed += (before, after) => EnqueueOwner(after ?? before);
         cluster.BillingAccounts.Changed += (before, after) =>
@@ -151,8 +166,18 @@ internal sealed partial class Controller(
     private async Task FollowHintsAsync(CancellationToken cancellation)
     {
         using var timer = new PeriodicTimer(HintWindow, time);
+        var shown = time.GetTimestamp();
         while (await timer.WaitForNextTickAsync(cancellation).ConfigureAwait(false))
         {
+            if (time.GetElapsedTime(shown) >= ShowWindow)
+            {
+                shown = time.GetTimestamp();
+                foreach (var (account, _) in held)
+                {
+                    if (held.TryRemove(account, out _)) accountQueue.Add(account.Value);
+                }
+            }
+
             if (everythingChanged)
             {
                 everythingChanged = false;

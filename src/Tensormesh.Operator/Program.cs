@@ -49,6 +49,7 @@ builder.Services.AddSingleton<StandingListener>();
 
 // The loop: observe, decide, act, report.
 builder.Services.AddSingleton<PodDrift>();
+builder.Services.AddSingleton<OwnWrites>();
 builder.Services.AddSingleton<PriceList>();
 builder.Services.AddSingleton<Observer>();
 builder.Services.AddSingleton<Applier>();

@@ -53,7 +53,7 @@ internal static class GateBenchmark
             .WaitAsync(cancellation);
 
         var observer = new Observer(
-            view, new Accounts(database), new RunIntervals(database), new PriceList(new Prices(database), TimeProvider.System),
+            view, new Accounts(database), new PriceList(new Prices(database), TimeProvider.System),
             new PodDrift(), TimeProvider.System);
         var gate = new AdmissionWebhook(
             view, observer, new CreditPolicy(), metrics, TimeProvider.System, NullLogger<AdmissionWebhook>.Instance);

@@ -6,13 +6,13 @@ using Tensormesh.Resources;
 namespace Tensormesh.Operator.Reconciling;
 
 /// <summary>All reads of the loop: the local copies of the cluster, and the ledger.</summary>
-internal sealed class Observer(ClusterView cluster, Accounts accounts, RunIntervals runs, PriceList prices, PodDrift drift, TimeProvider time)
+internal sealed class Observer(ClusterView cluster, Accounts accounts, PriceList prices, PodDrift drift, TimeProvider time)
 {
     /// <summary>Null when there is no such GpuDeployment any more.</summary>
     public async Task<Observation?> ObserveAsync(string key, CancellationToken cancellation)
         => cluster.GpuDeployments.Find(key) is { } deployment ? await ObserveAsync(deployment, cancellation).ConfigureAwait(false) : null;
 
-    /// <param name="withRuns">False leaves the open runs unread, which only stopping and charging look at: one round trip less.</param>
+    /// <param name="withRuns">False leaves the open runs unread, which only stopping and charging look at.</param>
     public async Task<Observation> ObserveAsync(GpuDeployment deployment, CancellationToken cancellation, bool withRuns = true)
     {
         // A copy with its defaults: an object stored before a default existed is decided on like any other.
@@ -46,9 +46,14 @@ internal sealed class Observer(ClusterView cluster, Accounts accounts, RunInterv
     {
         try
         {
+            if (withRuns && id.Value != Guid.Empty)
+            {
+                var (read, open) = await accounts.ReadWithRunsAsync(account, id, cancellation).ConfigureAwait(false);
+                return new LedgerView.Known(read, open, await prices.CurrentAsync(cancellation).ConfigureAwait(false));
+            }
+
             var standing = account is { } payer ? await accounts.ReadStandingAsync(payer, id, cancellation).ConfigureAwait(false) : null;
-            var open = !withRuns || id.Value == Guid.Empty ? [] : await runs.ListOpenAsync(id, cancellation).ConfigureAwait(false);
-            return new LedgerView.Known(standing, open, await prices.CurrentAsync(cancellation).ConfigureAwait(false));
+            return new LedgerView.Known(standing, [], await prices.CurrentAsync(cancellation).ConfigureAwait(false));
         }
         catch (Exception fault) when (LedgerAvailability.IsUnavailable(fault))
         {

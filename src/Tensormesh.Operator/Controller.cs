@@ -23,6 +23,9 @@ internal sealed partial class Controller(
     /// <summary>What is shown of an account follows holds that were placed within this time: nothing but what people read depends on it.</summary>
     private static readonly TimeSpan ShowWindow = TimeSpan.FromSeconds(1);
 
+    /// <summary>How long work waits at the start for the ledger's hints: what is looked at before they come must be looked at again.</summary>
+    private static readonly TimeSpan ListenPatience = TimeSpan.FromSeconds(2);
+
     private static readonly TimeSpan GaugeInterval = TimeSpan.FromMilliseconds(500);
 
     private readonly WorkQueue gpuQueue = new(time);
@@ -31,6 +34,7 @@ internal sealed partial class Controller(
     private readonly ConcurrentDictionary<AccountId, byte> hints = new();
     private readonly ConcurrentDictionary<AccountId, byte> held = new();
     private volatile bool everythingChanged;
+    private volatile bool begun;
 
     /// <summary>True once every local copy is complete: only then may anything be decided.</summary>
     public bool Synced => cluster.Informers.All(informer => informer.HasSynced);
@@ -63,6 +67,15 @@ internal sealed partial class Controller(
     private async Task LeadAsync(CancellationToken term)
     {
         await WaitForSyncAsync(term).ConfigureAwait(false);
+        var listens = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        var listening = listener.RunAsync(Hint, () =>
+        {
+            // What was decided before the hints came may have missed one.
+            if (begun) everythingChanged = true;
+            listens.TrySetResult();
+        }, term);
+        await Task.WhenAny(listens.Task, Task.Delay(ListenPatience, time, term)).ConfigureAwait(false);
+        begun = true;
         var caughtUp = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         foreach (var account in cluster.BillingAccounts.All) accountQueue.Add(ObjectKey.Of(account));
         foreach (var book in cluster.PriceBooks.All) priceQueue.Add(ObjectKey.Of(book));
@@ -74,7 +87,7 @@ internal sealed partial class Controller(
             gpuQueue.RunAsync(options.Workers, Timed("GpuDeployment", CountDownAsync), (key, fault) => OnFault("GpuDeployment", key, fault), term),
             accountQueue.RunAsync(2, Timed("BillingAccount", billingAccounts.ReconcileAsync), (key, fault) => OnFault("BillingAccount", key, fault), term),
             priceQueue.RunAsync(1, Timed("PriceBook", (key, token) => priceBooks.ReconcileAsync(key, EnqueueAll, token)), (key, fault) => OnFault("PriceBook", key, fault), term),
-            listener.RunAsync(Hint, () => everythingChanged = true, term),
+            listening,
             FollowHintsAsync(term),
             events.RunAsync(term),
             WatchBacklogAsync(backlog, caughtUp, term),

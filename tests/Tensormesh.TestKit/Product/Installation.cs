@@ -224,6 +224,10 @@ public sealed class Installation : IAsyncDisposable
             {
                 return false;
             }
+            catch (TaskCanceledException) when (!token.IsCancellationRequested)
+            {
+                return false;
+            }
         }, StartLimit, cancellation);
     }
 

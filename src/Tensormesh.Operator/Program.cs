@@ -52,6 +52,7 @@ builder.Services.AddSingleton<StandingListener>();
 
 // The loop: observe, decide, act, report.
 builder.Services.AddSingleton<PodDrift>();
+builder.Services.AddSingleton<OwnWrites>();
 builder.Services.AddSingleton<PriceList>();
 builder.Services.AddSingleton<Payers>();
 builder.Services.AddSingleton<Observer>();

@@ -6,7 +6,7 @@ using Tensormesh.Resources;
 namespace Tensormesh.Operator.Reconciling;
 
 /// <summary>All reads of the loop: the local copies of the cluster, and the ledger.</summary>
-internal sealed class Observer(ClusterView cluster, Payers payers, Accounts accounts, RunIntervals runs, PriceList prices, PodDrift drift, TimeProvider time)
+internal sealed class Observer(ClusterView cluster, Payers payers, Accounts accounts, PriceList prices, PodDrift drift, TimeProvider time)
 {
     /// <summary>Null when there is no such GpuDeployment any more.</summary>
     public async Task<Observation?> ObserveAsync(string key, CancellationToken cancellation)
@@ -55,11 +55,12 @@ internal sealed class Observer(ClusterView cluster, Payers payers, Accounts acco
     {
         try
         {
-            var standing = account is { } payer
-                ? await accounts.ReadStandingAsync(payer, id, cancellation).ConfigureAwait(false)
-                    ?? (await payers.IsToBeOpenedAsync(payer, cancellation).ConfigureAwait(false) ? DeploymentStanding.Unopened(payer, id) : null)
-                : null;
-            var open = !withRuns || id.Value == Guid.Empty ? [] : await runs.ListOpenAsync(id, cancellation).ConfigureAwait(false);
+            var (read, open) = withRuns && id.Value != Guid.Empty
+                ? await accounts.ReadWithRunsAsync(account, id, cancellation).ConfigureAwait(false)
+                : (account is { } known ? await accounts.ReadStandingAsync(known, id, cancellation).ConfigureAwait(false) : null, []);
+            var standing = read ?? (account is { } payer && await payers.IsToBeOpenedAsync(payer, cancellation).ConfigureAwait(false)
+                ? DeploymentStanding.Unopened(payer, id)
+                : null);
             return new LedgerView.Known(standing, open, await prices.CurrentAsync(cancellation).ConfigureAwait(false));
         }
         catch (Exception fault) when (LedgerAvailability.IsUnavailable(fault))

@@ -26,7 +26,10 @@ var connection = builder.Configuration.GetConnectionString("Billing")
 
 builder.Services.AddSingleton(options);
 builder.Services.AddSingleton(options.Credit);
-builder.Services.AddSingleton(TimeProvider.System);
+// Money follows the ledger's clock, and everything here that asks for the time with it.
+builder.Services.AddSingleton<LedgerClock>();
+builder.Services.AddSingleton<TimeProvider>(services => services.GetRequiredService<LedgerClock>());
+builder.Services.AddSingleton<OperatorEpoch>();
 builder.Services.AddBilling(connection);
 
 // The cluster, as seen from here.
@@ -44,6 +47,7 @@ AddInformer<V1Namespace>(ResourcePath.Namespaces);
 builder.Services.AddSingleton<ClusterView>();
 builder.Services.AddSingleton(options.Lease with { Namespace = options.Namespace });
 builder.Services.AddSingleton<LeaderLease>();
+builder.Services.AddSingleton<StandingMemory>();
 builder.Services.AddSingleton<StandingListener>();
 
 // The loop: observe, decide, act, report.

@@ -141,4 +141,10 @@ public sealed class Ledger
     /// <summary>Locks the balances of the named ledger accounts, in order, for the rest of the SQL transaction.</summary>
     internal static NpgsqlBatchCommand LockCommand(IEnumerable<string> ledgerAccounts)
         => Transact.Command("select lock_ledger_accounts($1)", Transact.Value(ledgerAccounts.ToArray()));
+
+    /// <summary>The same, and under the locks the question whether this operator may still write; none where there is no epoch.</summary>
+    internal static NpgsqlBatchCommand LockCommand(IEnumerable<string> ledgerAccounts, OperatorEpoch? epoch) => epoch is null
+        ? LockCommand(ledgerAccounts)
+        : Transact.Command("select lock_ledger_accounts($1), check_operator_epoch($2)",
+            Transact.Value(ledgerAccounts.ToArray()), Transact.Value(epoch.Number));
 }

@@ -48,17 +48,19 @@ internal sealed class LockedAccount
     public DateTimeOffset? ExhaustsAt => Exhaustion.LastCovered(Accruing.Select(run => run.Accruing), Posted);
 
     /// <summary>Takes the account's lock and reads, in one round trip.</summary>
+    /// <param name="epoch">The operator that writes, which is refused when another has taken over.</param>
     /// <param name="pod">Also read this run, whether or not it accrues.</param>
     /// <param name="more">Other ledger accounts to lock with it, where several accounts are changed in one SQL transaction.</param>
     /// <returns>Null when the ledger knows no such account.</returns>
     public static async Task<LockedAccount?> LockAsync(
-        NpgsqlConnection connection, AccountId account, PodId? pod, CancellationToken cancellation, IEnumerable<string>? more = null)
+        NpgsqlConnection connection, OperatorEpoch? epoch, AccountId account, PodId? pod, CancellationToken cancellation,
+        IEnumerable<string>? more = null)
     {
         await using var batch = new NpgsqlBatch(connection)
         {
             BatchCommands =
             {
-                Ledger.LockCommand([Movements.Customer(account), .. more ?? []]),
+                Ledger.LockCommand([Movements.Customer(account), .. more ?? []], epoch),
                 Transact.Command(
                     "select b.amount_nanos from ledger_balance b join ledger_account a on a.id = b.ledger_account where a.account = $1",
                     Transact.Value(account.Value)),

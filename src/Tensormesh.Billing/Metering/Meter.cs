@@ -15,17 +15,18 @@ public sealed record Settlement(int Windows, Money Charged)
 public sealed record Suspension(DateTimeOffset At, Money Uncollected, IReadOnlyList<DeploymentId> Deployments);
 
 /// <summary>Usage since the watermark, rated, posted, and the watermark moved: one SQL transaction an account.</summary>
-public sealed class Meter(NpgsqlDataSource dataSource)
+public sealed class Meter(NpgsqlDataSource dataSource, OperatorEpoch? epoch = null)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
     private readonly StandingHints hints = StandingHints.Of(dataSource);
+    private readonly OperatorEpoch? epoch = epoch;
 
     /// <summary>Posts every open interval of the account up to <paramref name="until"/> (never past its end, its charge-until or the
     /// balance). Idempotent.</summary>
     public Task<Settlement> SettleAsync(AccountId account, DateTimeOffset until, CancellationToken cancellation)
         => Transact.RunAsync(dataSource, async connection =>
         {
-            if (await LockedAccount.LockAsync(connection, account, pod: null, cancellation) is not { } locked) return Settlement.Nothing;
+            if (await LockedAccount.LockAsync(connection, epoch, account, pod: null, cancellation) is not { } locked) return Settlement.Nothing;
             var end = until.ToLedgerTime();
             if (locked.ExhaustsAt is { } exhausted) end = Instants.Earlier(end, exhausted);
             foreach (var run in locked.Accruing.Where(run => run.SettledUntil < end).ToList()) locked.Settle(run, end);
@@ -43,7 +44,7 @@ public sealed class Meter(NpgsqlDataSource dataSource)
     {
         var (suspension, changed) = await Transact.RunAsync<(Suspension?, bool)>(dataSource, async connection =>
         {
-            if (await LockedAccount.LockAsync(connection, account, pod: null, cancellation) is not { } locked) return (null, false);
+            if (await LockedAccount.LockAsync(connection, epoch, account, pod: null, cancellation) is not { } locked) return (null, false);
             var at = now.ToLedgerTime();
             if (locked.ExhaustsAt is { } exhausted)
             {
@@ -87,7 +88,7 @@ public sealed class Meter(NpgsqlDataSource dataSource)
             foreach (var account in accounts)
             {
                 if (await LockedAccount.LockAsync(
-                    connection, account, pod: null, cancellation, accounts.Count > 1 ? all : null) is not { } locked) continue;
+                    connection, epoch, account, pod: null, cancellation, accounts.Count > 1 ? all : null) is not { } locked) continue;
                 var stop = locked.ExhaustsAt is { } exhausted ? Instants.Earlier(at.ToLedgerTime(), exhausted) : at.ToLedgerTime();
                 var one = locked.Suspend(
                     [.. locked.Accruing.Where(run => run.Deployment == deployment)],

@@ -14,10 +14,11 @@ public sealed record TokenPrice(string Model, Money InputPerMillion, Money Outpu
 /// Publishing settles every open interval of the product up to the change and starts a new running total at the
 /// new price, in the same SQL transaction: a window never spans two prices.
 /// </summary>
-public sealed class Prices(NpgsqlDataSource dataSource)
+public sealed class Prices(NpgsqlDataSource dataSource, OperatorEpoch? epoch = null)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
     private readonly StandingHints hints = StandingHints.Of(dataSource);
+    private readonly OperatorEpoch? epoch = epoch;
 
     /// <summary>
     /// Makes the given set the prices in force from <paramref name="effectiveAt"/>: unchanged ones keep their version, changed and new
@@ -100,7 +101,7 @@ public sealed class Prices(NpgsqlDataSource dataSource)
         return published;
     }
 
-    private static async Task<Dictionary<(string Kind, string Name), (Item Item, DateTimeOffset EffectiveAt)>> LockAndReadNewestAsync(
+    private async Task<Dictionary<(string Kind, string Name), (Item Item, DateTimeOffset EffectiveAt)>> LockAndReadNewestAsync(
         NpgsqlConnection connection, string book, CancellationToken cancellation)
     {
         await using var batch = new NpgsqlBatch(connection)
@@ -116,8 +117,9 @@ public sealed class Prices(NpgsqlDataSource dataSource)
                     """, Transact.Value(book)),
             },
         };
+        if (epoch is not null) batch.BatchCommands.Insert(1, epoch.Check());
         await using var reader = await batch.ExecuteReaderAsync(cancellation);
-        await reader.NextResultAsync(cancellation);
+        for (var i = 1; i < batch.BatchCommands.Count; i++) await reader.NextResultAsync(cancellation);
         var newest = new Dictionary<(string, string), (Item, DateTimeOffset)>();
         while (await reader.ReadAsync(cancellation))
         {
@@ -153,7 +155,7 @@ public sealed class Prices(NpgsqlDataSource dataSource)
 
     /// <summary>Every running interval of the product goes over to the new price, account by account, each under its lock.</summary>
     /// <returns>The accounts whose runs did.</returns>
-    private static async Task<IReadOnlyList<AccountId>> RepriceAsync(
+    private async Task<IReadOnlyList<AccountId>> RepriceAsync(
         NpgsqlConnection connection, GpuProduct product, PriceVersionId version, Money perGpuHour, DateTimeOffset change,
         CancellationToken cancellation)
     {
@@ -170,7 +172,7 @@ public sealed class Prices(NpgsqlDataSource dataSource)
         string[] all = ["expense:uncollected", "revenue:gpu", .. accounts.Select(Movements.Customer)];
         foreach (var account in accounts)
         {
-            if (await LockedAccount.LockAsync(connection, account, pod: null, cancellation, all) is not { } locked) continue;
+            if (await LockedAccount.LockAsync(connection, epoch, account, pod: null, cancellation, all) is not { } locked) continue;
             if (locked.ExhaustsAt is { } exhausted && exhausted < change)
             {
                 // The balance ran out at the old price, and nobody has seen it yet: the new price has nothing left to apply to.

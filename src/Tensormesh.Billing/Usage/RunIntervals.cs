@@ -23,10 +23,11 @@ public record RunStart
 public sealed record OpenRun(PodId Pod, DeploymentId Deployment, AccountId Account, DateTimeOffset StartedAt, DateTimeOffset? ChargeUntil);
 
 /// <summary>Run intervals: one pod's hold on its GPUs, from the container's startedAt to its termination.</summary>
-public sealed class RunIntervals(NpgsqlDataSource dataSource)
+public sealed class RunIntervals(NpgsqlDataSource dataSource, OperatorEpoch? epoch = null)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
     private readonly StandingHints hints = StandingHints.Of(dataSource);
+    private readonly OperatorEpoch? epoch = epoch;
 
     /// <summary>Records the start at the price in force at <see cref="RunStart.StartedAt"/>. Idempotent by pod: the first start recorded
     /// stays.</summary>
@@ -43,7 +44,7 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
                 ?? throw new InvalidOperationException(
                     $"pod {start.Namespace}/{start.PodName} holds {start.Gpus} x {start.Product}, "
                     + "for which no PriceBook ever named a price");
-            var locked = await LockedAccount.LockAsync(connection, start.Account, pod: null, cancellation)
+            var locked = await LockedAccount.LockAsync(connection, epoch, start.Account, pod: null, cancellation)
                 ?? throw new InvalidOperationException(
                     $"pod {start.Namespace}/{start.PodName} runs for account {start.Account}, which the ledger does not know");
 
@@ -94,7 +95,7 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
         var closed = await Transact.RunAsync(dataSource, async connection =>
         {
             if (await ReadAccountAsync(connection, pod, cancellation) is not { } account) return false;
-            var locked = await LockedAccount.LockAsync(connection, account, pod, cancellation);
+            var locked = await LockedAccount.LockAsync(connection, epoch, account, pod, cancellation);
             if (locked?.Find(pod) is not { EndedAt: null } run) return false;
             var end = Instants.Later((endedAt ?? run.SettledUntil).ToLedgerTime(), run.StartedAt);
             var totals = end < run.SettledUntil ? await ReadTotalsAsync(connection, pod, cancellation) : [];

@@ -45,8 +45,11 @@ internal sealed partial class Orphans(
         var left = await LeftAsync(alive, cancellation).ConfigureAwait(false);
         if (left.Count == 0) return;
 
-        // The local copy may be behind: only what the server itself does not know is an orphan.
-        foreach (var uid in await UidsAsync(cancellation).ConfigureAwait(false)) left.Remove(uid);
+        // The local copy may be behind: only what the server itself does not know is an orphan. Without its kind every object is gone as well, and one
+        // that cannot be read is there all the same.
+        var there = await stream.ListAllAsync<GpuDeployment>(ResourcePath.GpuDeployments, cancellation).ConfigureAwait(false);
+        foreach (var deployment in there?.Items ?? []) left.Remove(deployment.Metadata.Uid);
+        foreach (var deployment in there?.Unreadable ?? []) left.Remove(deployment.Uid);
         foreach (var (uid, owner) in left)
         {
             if (owner is null) await holds.ReleaseAsync(new DeploymentId(Guid.Parse(uid)), cancellation).ConfigureAwait(false);
@@ -73,30 +76,6 @@ internal sealed partial class Orphans(
         }
 
         return left;
-    }
-
-    private async Task<List<string>> UidsAsync(CancellationToken cancellation)
-    {
-        var uids = new List<string>();
-        string? next = null;
-        try
-        {
-            do
-            {
-                var page = await stream.ListAsync<GpuDeployment>(ResourcePath.GpuDeployments, next, cancellation).ConfigureAwait(false);
-                uids.AddRange(page.Items.Select(deployment => deployment.Metadata.Uid));
-                // What cannot be read is there all the same.
-                uids.AddRange(page.Unreadable.Select(deployment => deployment.Uid));
-                next = page.Continue;
-            }
-            while (next is not null);
-        }
-        catch (HttpRequestException gone) when (gone.StatusCode == System.Net.HttpStatusCode.NotFound)
-        {
-            // The kind itself was deleted, and every object of it.
-        }
-
-        return uids;
     }
 
     private async Task FinishAsync(string uid, string @namespace, string name, CancellationToken cancellation)

@@ -65,6 +65,29 @@ internal sealed class KubernetesStream(Kubernetes client, InformerOptions? bound
         }
     }
 
+    /// <summary>Every object of a kind, for those who look once and keep no copy; null when the server has no such kind, or not any more.</summary>
+    /// <exception cref="VersionExpiredException">The list took so long that the server no longer has its version.</exception>
+    /// <exception cref="WatchSilentException">A page did not come in time.</exception>
+    public async Task<ListPage<T>?> ListAllAsync<T>(ResourcePath resource, CancellationToken cancellation)
+        where T : IKubernetesObject<V1ObjectMeta>
+    {
+        try
+        {
+            var all = await ListAsync<T>(resource, null, cancellation).ConfigureAwait(false);
+            while (all.Continue is { } next)
+            {
+                var page = await ListAsync<T>(resource, next, cancellation).ConfigureAwait(false);
+                all = page with { Items = [.. all.Items, .. page.Items], Unreadable = [.. all.Unreadable, .. page.Unreadable] };
+            }
+
+            return all;
+        }
+        catch (HttpRequestException gone) when (gone.StatusCode == HttpStatusCode.NotFound)
+        {
+            return null;
+        }
+    }
+
     /// <summary>Yields until the server ends the watch, which it does after <paramref name="length"/>, or should have ended it.</summary>
     /// <exception cref="VersionExpiredException">410, as a status or inside the stream.</exception>
     /// <exception cref="WatchSilentException">No line, not even a bookmark, for <see cref="InformerOptions.Silence"/>.</exception>
@@ -192,13 +215,14 @@ internal sealed class KubernetesStream(Kubernetes client, InformerOptions? bound
             var bare = JsonObject.Create(item)!;
             bare.Remove("status");
             value = KubernetesJson.Deserialize<T>(bare.ToJsonString());
-            unreadable = null;
-            return true;
         }
         catch (Exception fault) when (IsUnreadable(fault))
         {
             return false;
         }
+
+        unreadable = null;
+        return true;
     }
 
     private static ListPage<T> Page<T>(IReadOnlyList<T> items, IReadOnlyList<UnreadableObject> unreadable, V1ListMeta list)

@@ -116,8 +116,8 @@ public class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
     /// <summary>Starts the operator anew, with these settings over its usual ones.</summary>
     internal async Task RestartOperatorAsync(IReadOnlyDictionary<string, string> settings)
     {
-        Installation.OperatorSettings.Clear();
-        foreach (var (name, value) in settings) Installation.OperatorSettings[name] = value;
+        Installation.OperatorExtras.Clear();
+        foreach (var (name, value) in settings) Installation.OperatorExtras[name] = value;
         await Installation.StopOperatorAsync();
         await Installation.StartOperatorAsync(CancellationToken.None);
     }

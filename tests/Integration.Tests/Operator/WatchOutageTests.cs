@@ -133,7 +133,7 @@ public sealed class WatchOutageTests(OperatorFixture product) : OperatorTest(pro
         return false;
     }
 
-    private Task UntilCleanAsync(Team team) => Eventually.SeeAsync(
+    private async Task UntilCleanAsync(Team team) => await Eventually.SeeAsync(
         async () => KubernetesJson.Serialize(await Client.CustomObjects.GetNamespacedCustomObjectAsync(
             WellKnown.Group, WellKnown.Version, team.Namespace, GpuDeployment.PluralName, "poisoned", Ended)),
         seen => !seen.Contains("99999999999", StringComparison.Ordinal), seen => seen);

@@ -14,6 +14,13 @@ public abstract class FaultTest(FaultFixture faults) : OperatorTest(faults.Produ
     protected const string LeaseName = "tensormesh-operator";
     protected static readonly IReadOnlyDictionary<string, string> NoChanges = new Dictionary<string, string>();
 
+    public override async ValueTask InitializeAsync()
+    {
+        // A story that failed must not take the next ones with it.
+        if (!Installation.OperatorRuns) await StartOverAsync();
+        await base.InitializeAsync();
+    }
+
     /// <summary>Ends what is left of the installation's operator, in whatever state, and starts it as it was at first.</summary>
     protected async Task StartOverAsync()
     {

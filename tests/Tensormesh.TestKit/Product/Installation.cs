@@ -35,7 +35,7 @@ public sealed record InstallationOptions
 public sealed class Installation : IAsyncDisposable
 {
     public const string Namespace = "tensormesh-system";
-    private static readonly TimeSpan StartLimit = TimeSpan.FromSeconds(60);
+    private static readonly TimeSpan StartLimit = TimeSpan.FromMinutes(2);
     private static readonly TimeSpan StopGrace = TimeSpan.FromSeconds(20);
 
     private readonly DevCluster cluster;
@@ -288,8 +288,9 @@ public sealed class Installation : IAsyncDisposable
                 using var answer = await http.GetAsync(url, token);
                 return answer.IsSuccessStatusCode;
             }
-            catch (HttpRequestException)
+            catch (Exception notYet) when (notYet is HttpRequestException || (notYet is OperationCanceledException && !token.IsCancellationRequested))
             {
+                // Nobody listens yet, or the machine is so busy that the answer takes longer than a request may.
                 return false;
             }
             catch (TaskCanceledException) when (!token.IsCancellationRequested)

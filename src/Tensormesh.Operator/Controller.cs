@@ -15,7 +15,8 @@ namespace Tensormesh.Operator;
 /// <summary>What changed, to which key, to which loop: the wiring between watches, the ledger's hints and the three reconcilers.</summary>
 internal sealed partial class Controller(
     ClusterView cluster, GpuDeploymentReconciler deployments, BillingAccountReconciler billingAccounts, PriceBookReconciler priceBooks,
-    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, Departures departures, Orphans orphans, Uninstaller uninstaller, StatusReporter reporter, NpgsqlDataSource dataSource, OperatorOptions options, OperatorMetrics metrics,
+    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, Departures departures, Orphans orphans, Uninstaller uninstaller, StatusReporter reporter, NpgsqlDataSource dataSource,
+    LedgerClock clock, OperatorEpoch epoch, OperatorOptions options, OperatorMetrics metrics,
     TimeProvider time, IHostApplicationLifetime lifetime, ILogger<Controller> logger) : BackgroundService
 {
     /// <summary>Hints about one account within this time are one hint: placing fifty holds must not reconcile fifty deployments fifty times.</summary>
@@ -23,6 +24,11 @@ internal sealed partial class Controller(
 
     /// <summary>The cause that the server gives for a refusal in a namespace that is being deleted.</summary>
     private const string NamespaceTerminating = "NamespaceTerminating";
+    /// <summary>Clocks that differ by more than this are worth a line.</summary>
+    private static readonly TimeSpan ClockTolerance = TimeSpan.FromSeconds(1);
+
+    /// <summary>A database that is away must not keep a customer from pausing work, which needs none.</summary>
+    private static readonly TimeSpan EpochPatience = TimeSpan.FromSeconds(5);
 
     private static readonly TimeSpan GaugeInterval = TimeSpan.FromMilliseconds(500);
 
@@ -30,6 +36,8 @@ internal sealed partial class Controller(
     private readonly WorkQueue accountQueue = new(time);
     private readonly WorkQueue priceQueue = new(time);
     private readonly ConcurrentDictionary<AccountId, byte> hints = new();
+    /// <summary>Ends with the refusal that a write of this operator got because another has taken over.</summary>
+    private readonly TaskCompletionSource fenced = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private volatile bool everythingChanged;
     private volatile bool led;
     /// <summary>Ends when the operator's own namespace is being deleted.</summary>
@@ -42,6 +50,8 @@ internal sealed partial class Controller(
     {
         Wire();
         if (options.MigrateOnStart) await Retry(() => Migrator.MigrateAsync(dataSource, stopping), stopping).ConfigureAwait(false);
+        await Retry(() => clock.ReadAsync(dataSource, stopping), stopping).ConfigureAwait(false);
+        var ticking = KeepTimeAsync(stopping);
 
         // The watches run whether or not this process leads: a standby takes over with warm copies.
         var watches = Task.WhenAll(cluster.Informers.Select(informer => informer.RunAsync(stopping)));
@@ -54,18 +64,22 @@ internal sealed partial class Controller(
         catch (OperationCanceledException) when (leading.IsCancellationRequested)
         {
         }
+        catch (Exception fault) when (!stopping.IsCancellationRequested)
+        {
+            LogBroken(logger, fault);
+        }
 
         // Not every stop is a restart: one that nobody will follow must not leave behind what waits for a follower.
         var uninstalled = led && leading.IsCancellationRequested && await uninstaller.RunIfDueAsync().ConfigureAwait(false);
         if (uninstalled) lifetime.StopApplication();
         else if (!stopping.IsCancellationRequested)
         {
-            // Leadership was lost. A process that goes on with half of its loops stopped is worse than one that starts again.
+            // Leadership was lost, or one of its loops. A process that goes on with half of its loops stopped is worse than one that starts again.
             Environment.ExitCode = 1;
             lifetime.StopApplication();
         }
 
-        await watches.ConfigureAwait(false);
+        await Task.WhenAll(watches, ticking).ConfigureAwait(false);
     }
 
     private async Task LeadAsync(CancellationToken term)
@@ -79,15 +93,29 @@ internal sealed partial class Controller(
         var backlog = new ConcurrentDictionary<string, byte>(cluster.GpuDeployments.All.Select(deployment => KeyValuePair.Create(ObjectKey.Of(deployment), (byte)0)));
         LogReady(logger, cluster.GpuDeployments.Count);
 
-        await Task.WhenAll(
-            gpuQueue.RunAsync(options.Workers, Timed("GpuDeployment", CountDownAsync), (key, fault) => OnFault("GpuDeployment", key, fault), term),
-            accountQueue.RunAsync(2, Timed("BillingAccount", billingAccounts.ReconcileAsync), (key, fault) => OnFault("BillingAccount", key, fault), term),
-            priceQueue.RunAsync(1, Timed("PriceBook", (key, token) => priceBooks.ReconcileAsync(key, EnqueueAll, token)), (key, fault) => OnFault("PriceBook", key, fault), term),
-            listener.RunAsync(Hint, () => everythingChanged = true, term),
-            FollowHintsAsync(term),
-            orphans.RunAsync(term),
-            WatchBacklogAsync(backlog, caughtUp, term),
-            metering.RunAsync(caughtUp.Task, Hint, term)).ConfigureAwait(false);
+        using var all = CancellationTokenSource.CreateLinkedTokenSource(term);
+        var loop = all.Token;
+        // Until the epoch is taken, whatever would write finds the ledger unavailable, and tries again.
+        var taking = Retry(() => TakeEpochAsync(loop), loop);
+        await Task.WhenAny(taking, Task.Delay(EpochPatience, time, loop)).ConfigureAwait(false);
+        Task[] loops =
+        [
+            gpuQueue.RunAsync(options.Workers, Timed("GpuDeployment", CountDownAsync), (key, fault) => OnFault("GpuDeployment", key, fault), loop),
+            accountQueue.RunAsync(2, Timed("BillingAccount", billingAccounts.ReconcileAsync), (key, fault) => OnFault("BillingAccount", key, fault), loop),
+            priceQueue.RunAsync(1, Timed("PriceBook", (key, token) => priceBooks.ReconcileAsync(key, EnqueueAll, token)), (key, fault) => OnFault("PriceBook", key, fault), loop),
+            listener.RunAsync(Hint, () => everythingChanged = true, loop),
+            FollowHintsAsync(loop),
+            orphans.RunAsync(loop),
+            WatchBacklogAsync(backlog, caughtUp, loop),
+            metering.RunAsync(Task.WhenAll(taking, caughtUp.Task), Hint, loop),
+        ];
+
+        // None of them ends by itself. When one does, or the fence has refused a write, all of them end.
+        var ended = await Task.WhenAny([fenced.Task, .. loops]).ConfigureAwait(false);
+        await all.CancelAsync().ConfigureAwait(false);
+        await Task.WhenAll(loops.Select(each => each.ContinueWith(_ => { }, CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default))).ConfigureAwait(false);
+        if (ended.Exception?.InnerException is { } fault && OperatorEpoch.IsOver(fault)) LogFenced(logger, fault.Message);
+        else await ended.ConfigureAwait(false);
 
         // Each of those that were there at the start, once: a queue that is never empty must not keep settlement from beginning.
         async Task<DateTimeOffset?> CountDownAsync(string key, CancellationToken cancellation)
@@ -238,12 +266,19 @@ internal sealed partial class Controller(
     private void OnFault(string kind, string key, Exception fault)
     {
         metrics.ReconcileTotal.WithLabels(kind, "fault").Inc();
+        if (OperatorEpoch.IsOver(fault))
+        {
+            fenced.TrySetException(fault);
+            return;
+        }
+
         if (LedgerAvailability.IsUnavailable(fault)) metrics.LedgerUp.Set(0);
         // A conflict is the ordinary answer to a write on an older version: the newer one is on its way here.
         if (fault is k8s.Autorest.HttpOperationException { Response.StatusCode: System.Net.HttpStatusCode.Conflict }) LogConflict(logger, kind, key);
         // A namespace that goes away refuses what was decided before that was seen here: the next look decides otherwise.
         else if (fault is k8s.Autorest.HttpOperationException { Response.StatusCode: System.Net.HttpStatusCode.Forbidden } ending
             && ending.Response.Content?.Contains(NamespaceTerminating, StringComparison.Ordinal) == true) LogConflict(logger, kind, key);
+        else if (fault is LeaseLapsedException) LogLapsed(logger, kind, key);
         else if (fault is k8s.Autorest.HttpOperationException refused) LogRefused(logger, kind, key, (int)refused.Response.StatusCode, refused.Response.Content);
         else LogFault(logger, fault, kind, key);
     }
@@ -252,6 +287,42 @@ internal sealed partial class Controller(
         => await Task.WhenAll(
             cluster.GpuDeployments.Synced, cluster.BillingAccounts.Synced, cluster.PriceBooks.Synced, cluster.Deployments.Synced,
             cluster.Pods.Synced, cluster.Nodes.Synced, cluster.Namespaces.Synced).WaitAsync(cancellation).ConfigureAwait(false);
+
+    private async Task TakeEpochAsync(CancellationToken cancellation)
+    {
+        var taken = await epoch.TakeAsync(lease.Identity, cancellation).ConfigureAwait(false);
+        LogEpoch(logger, taken);
+    }
+
+    /// <summary>Keeps the ledger's clock, and tells when either clock is not what it was.</summary>
+    private async Task KeepTimeAsync(CancellationToken stopping)
+    {
+        var ahead = TimeSpan.Zero;
+        using var timer = new PeriodicTimer(LedgerClock.Interval, time);
+        try
+        {
+            do
+            {
+                try
+                {
+                    var moved = await clock.ReadAsync(dataSource, stopping).ConfigureAwait(false);
+                    if (moved.Duration() > ClockTolerance) LogLedgerClockMoved(logger, moved);
+                }
+                catch (Exception away) when (LedgerAvailability.IsUnavailable(away))
+                {
+                    // The monotonic clock carries on until it answers again.
+                }
+
+                if ((clock.MachineIsAhead - ahead).Duration() <= ClockTolerance) continue;
+                ahead = clock.MachineIsAhead;
+                LogMachineClockMoved(logger, ahead);
+            }
+            while (await timer.WaitForNextTickAsync(stopping).ConfigureAwait(false));
+        }
+        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
+        {
+        }
+    }
 
     private async Task Retry(Func<Task> action, CancellationToken cancellation)
     {
@@ -275,6 +346,24 @@ internal sealed partial class Controller(
 
     [LoggerMessage(Level = LogLevel.Warning, Message = "Waiting for the ledger's database: {Reason}")]
     private static partial void LogWaiting(ILogger logger, string reason);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "Writing to the ledger in epoch {Epoch}")]
+    private static partial void LogEpoch(ILogger logger, long epoch);
+
+    [LoggerMessage(Level = LogLevel.Error, Message = "Another operator has taken over, and the ledger refused a write of this one, which steps down: {Reason}")]
+    private static partial void LogFenced(ILogger logger, string reason);
+
+    [LoggerMessage(Level = LogLevel.Critical, Message = "A loop of the operator ended, and with it the process, to be started again")]
+    private static partial void LogBroken(ILogger logger, Exception fault);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "This machine's clock is ahead of the ledger's by {Ahead}. Charges follow the ledger's.")]
+    private static partial void LogMachineClockMoved(ILogger logger, TimeSpan ahead);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "The ledger's clock was moved by {Moved}. Charges follow it.")]
+    private static partial void LogLedgerClockMoved(ILogger logger, TimeSpan moved);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Kind} {Key}: nothing was changed, because the lease was not renewed in time")]
+    private static partial void LogLapsed(ILogger logger, string kind, string key);
 
     [LoggerMessage(Level = LogLevel.Debug, Message = "{Kind} {Key}: written on an older version; looked at again")]
     private static partial void LogConflict(ILogger logger, string kind, string key);

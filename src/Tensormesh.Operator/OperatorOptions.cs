@@ -1,4 +1,5 @@
 using Tensormesh.Billing;
+using Tensormesh.Operator.Watching;
 
 namespace Tensormesh.Operator;
 
@@ -22,5 +23,7 @@ internal sealed class OperatorOptions
     public bool MigrateOnStart { get; set; } = true;
     /// <summary>Silence of a watch after which readiness fails.</summary>
     public TimeSpan StaleAfter { get; set; } = TimeSpan.FromMinutes(3);
+    public InformerOptions Watch { get; set; } = new();
+    public LeaseOptions Lease { get; set; } = new();
     public CreditPolicy Credit { get; set; } = new();
 }

@@ -26,16 +26,17 @@ var connection = builder.Configuration.GetConnectionString("Billing")
 
 builder.Services.AddSingleton(options);
 builder.Services.AddSingleton(options.Credit);
-builder.Services.AddSingleton(TimeProvider.System);
+// Money follows the ledger's clock, and everything here that asks for the time with it.
+builder.Services.AddSingleton<LedgerClock>();
+builder.Services.AddSingleton<TimeProvider>(services => services.GetRequiredService<LedgerClock>());
+builder.Services.AddSingleton<OperatorEpoch>();
 builder.Services.AddBilling(connection);
 
 // The cluster, as seen from here.
-builder.Services.AddSingleton(_ => new Kubernetes(options.Kubeconfig is { Length: > 0 } file
-    ? KubernetesClientConfiguration.BuildConfigFromConfigFile(file)
-    : KubernetesClientConfiguration.InClusterConfig()));
+builder.Services.AddSingleton(_ => ApiServerConnection.Open(options.Kubeconfig));
 builder.Services.AddSingleton<IKubernetes>(services => services.GetRequiredService<Kubernetes>());
 builder.Services.AddSingleton<KubernetesStream>();
-builder.Services.AddSingleton(new InformerOptions());
+builder.Services.AddSingleton(options.Watch);
 AddInformer<GpuDeployment>(ResourcePath.GpuDeployments);
 AddInformer<BillingAccount>(ResourcePath.BillingAccounts);
 AddInformer<PriceBook>(ResourcePath.PriceBooks);
@@ -44,7 +45,7 @@ AddInformer<V1Pod>(ResourcePath.Pods);
 AddInformer<V1Node>(ResourcePath.Nodes);
 AddInformer<V1Namespace>(ResourcePath.Namespaces);
 builder.Services.AddSingleton<ClusterView>();
-builder.Services.AddSingleton(new LeaseOptions { Namespace = options.Namespace });
+builder.Services.AddSingleton(options.Lease with { Namespace = options.Namespace });
 builder.Services.AddSingleton<LeaderLease>();
 builder.Services.AddSingleton<StandingListener>();
 

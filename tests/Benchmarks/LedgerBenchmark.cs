@@ -13,7 +13,7 @@ internal static class LedgerBenchmark
     private const int PgbenchThreads = 2;
     private const int PgbenchScale = 10;
     private const int AccountCount = 1_000;
-    private const int BatchSize = 100;
+    private const int BatchSize = 500;
     private const int Rounds = 5;
     private static readonly TimeSpan Duration = TimeSpan.FromSeconds(3);
     private static readonly TimeSpan WarmUp = TimeSpan.FromSeconds(2);

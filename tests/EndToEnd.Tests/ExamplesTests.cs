@@ -18,18 +18,18 @@ public sealed class ExamplesTests(ProductFixture fixture) : IClassFixture<Produc
     public async Task An_example_applied_as_it_stands_runs(string file)
     {
         foreach (var setting in (string[])["account.yaml", "namespace.yaml", "pricebook.yaml"]) await Kubectl("apply", "-f", Example(setting));
-        await Kubectl("wait", "--for=condition=Ready", "billingaccount/acme", "pricebook/list-prices", "--timeout=30s");
+        await Kubectl("wait", "--for=condition=Ready", "billingaccount/acme", "pricebook/list-prices", "--timeout=120s");
         await PostAsync("v1/billing/stripe/customers/payment-methods", new { userId = "acme", stripePaymentMethodId = "pm_card_visa" });
         await PostAsync("v1/admin/billing/balances:add", new { targetUserId = "acme", amount = new { currencyCode = "USD", units = "5", nanos = 0 } });
 
         await Kubectl("apply", "-f", Example(file));
         try
         {
-            await Kubectl("wait", "--for=condition=Ready", "-f", Example(file), "--timeout=90s");
+            await Kubectl("wait", "--for=condition=Ready", "-f", Example(file), "--timeout=200s");
         }
         finally
         {
-            await Kubectl("delete", "-f", Example(file), "--timeout=90s");
+            await Kubectl("delete", "-f", Example(file), "--timeout=200s");
         }
     }
 

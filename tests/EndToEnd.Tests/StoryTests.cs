@@ -6,7 +6,7 @@ namespace Tensormesh.EndToEnd.Tests;
 [Collection("one product at a time")]
 public sealed class StoryTests(ProductFixture fixture) : IClassFixture<ProductFixture>
 {
-    private static readonly TimeSpan Limit = TimeSpan.FromMinutes(5);
+    private static readonly TimeSpan Limit = TimeSpan.FromMinutes(10);
 
     [Fact]
     public async Task The_story_of_the_main_job_holds()

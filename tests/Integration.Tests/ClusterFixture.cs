@@ -12,7 +12,9 @@ public sealed class ClusterFixture : IAsyncLifetime
     private static readonly TimeSpan AccountLimit = TimeSpan.FromSeconds(30);
 
     public DevCluster Cluster { get; private set; } = null!;
-    public DevClusterOptions Options { get; init; } = new();
+
+    /// <summary>Set by a class that has a cluster of its own.</summary>
+    internal DevClusterOptions Options { get; init; } = new();
 
     public async ValueTask InitializeAsync() =>
         Cluster = await DevCluster.StartAsync(Options, Console.WriteLine, CancellationToken.None);

@@ -3,7 +3,7 @@ namespace Tensormesh.Integration.Tests;
 /// <summary>Waits for a condition, never for a time.</summary>
 internal static class Eventually
 {
-    public static readonly TimeSpan Limit = TimeSpan.FromSeconds(90);
+    public static readonly TimeSpan Limit = TimeSpan.FromSeconds(200);
 
     /// <summary>Reads until the condition holds and returns what was read; past the limit the test fails with the last reading.</summary>
     public static async Task<T> SeeAsync<T>(Func<Task<T>> read, Func<T, bool> condition, Func<T, string>? describe = null)

@@ -97,6 +97,30 @@ public sealed class RenderingTests
         Assert.Contains("2026-03-01T12:00:00.123456Z", KubernetesJson.Serialize(lease), StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("""{"metadata":{"name":"bad","namespace":"n","uid":"u","resourceVersion":"8"},"status":{"replicas":99999999999}}""", true)]
+    [InlineData("""{"metadata":{"name":"bad","namespace":"n","uid":"u","resourceVersion":"8"},"status":{"conditions":[{"lastTransitionTime":"2026-11-23t08:26:23x5z"}]}}""", true)]
+    [InlineData("""{"metadata":{"name":"bad","namespace":"n","uid":"u","resourceVersion":"8"},"spec":{"replicas":99999999999}}""", false)]
+    public void One_object_that_cannot_be_read_hides_no_other_and_is_read_without_a_status_that_is_nonsense(string bad, bool withoutStatus)
+    {
+        const string good = """{"metadata":{"name":"good","namespace":"n","resourceVersion":"9"}}""";
+        using var body = new MemoryStream(System.Text.Encoding.UTF8.GetBytes($$"""{"metadata":{"resourceVersion":"10","continue":"next"},"items":[{{bad}},{{good}}]}"""));
+        var page = KubernetesStream.Read<GpuDeployment>(body);
+        Assert.Equal(("10", "next"), (page.ResourceVersion, page.Continue));
+        Assert.Equal(withoutStatus ? "bad good" : "good", string.Join(' ', page.Items.Select(item => item.Metadata.Name)));
+        Assert.All(page.Items, item => Assert.Null(item.Status));
+        Assert.Equal(withoutStatus ? [] : [("n/bad", "u")], page.Unreadable.Select(item => (item.Key, item.Uid)));
+
+        var changed = KubernetesStream.Parse<GpuDeployment>($$"""{"type":"MODIFIED","object":{{bad}}}""");
+        Assert.Equal((withoutStatus ? WatchKind.Modified : WatchKind.Unreadable, "8", "n/bad"), (changed.Kind, changed.ResourceVersion, changed.Key));
+        Assert.Equal((withoutStatus, !withoutStatus), (changed.Object is not null, changed.Unreadable is not null));
+        var gone = KubernetesStream.Parse<GpuDeployment>($$"""{"type":"DELETED","object":{{bad}}}""");
+        Assert.Equal((WatchKind.Deleted, "n/bad"), (gone.Kind, gone.Key));
+        // Of other kinds the status is what is watched: without it they would be taken for something else.
+        Assert.Equal(WatchKind.Unreadable, KubernetesStream.Parse<V1Pod>(
+            """{"type":"MODIFIED","object":{"metadata":{"name":"p","namespace":"n","resourceVersion":"8"},"status":{"startTime":"soon"}}}""").Kind);
+    }
+
     [Fact]
     public void A_watch_line_is_read_whatever_its_type()
     {

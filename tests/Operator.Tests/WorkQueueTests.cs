@@ -92,6 +92,71 @@ public sealed class WorkQueueTests
     }
 
     [Fact]
+    public async Task One_poisoned_object_among_ten_thousand_keeps_none_of_them_waiting_and_costs_next_to_nothing()
+    {
+        const int keys = 10_000;
+        var queue = new WorkQueue(TimeProvider.System);
+        var healthy = new ConcurrentDictionary<string, bool>();
+        var (poisoned, faults) = (0, 0);
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(Ends);
+        queue.Add("poison");
+        for (var i = 0; i < keys; i++) queue.Add("key-" + i);
+        var began = TimeProvider.System.GetTimestamp();
+        var running = queue.RunAsync(4, async (key, _) =>
+        {
+            await Task.Yield();
+            if (key == "poison")
+            {
+                Interlocked.Increment(ref poisoned);
+                throw new InvalidOperationException("poison");
+            }
+
+            healthy[key] = true;
+            return null;
+        }, (key, _) =>
+        {
+            Assert.Equal("poison", key);
+            Interlocked.Increment(ref faults);
+        }, stop.Token);
+
+        await Until(() => healthy.Count == keys && poisoned >= 4);
+        // 50, 100, 200 ms and so on: however long that took, no more tries fit into it.
+        var tries = poisoned;
+        Assert.InRange(tries, 4, MostTries(TimeProvider.System.GetElapsedTime(began)));
+        // New work is done at once, while the poisoned key waits for its next try.
+        queue.Add("late");
+        await Until(() => healthy.ContainsKey("late"));
+        await stop.CancelAsync();
+        await running;
+        Assert.Equal(poisoned, faults);
+    }
+
+    [Fact]
+    public async Task A_key_that_always_wants_to_be_looked_at_again_at_once_does_not_spin()
+    {
+        var queue = new WorkQueue(TimeProvider.System);
+        var looks = 0;
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(Ends);
+        var began = TimeProvider.System.GetTimestamp();
+        var running = queue.RunAsync(2, (_, _) =>
+        {
+            Interlocked.Increment(ref looks);
+            return Task.FromResult<DateTimeOffset?>(TimeProvider.System.GetUtcNow());
+        }, (_, _) => { }, stop.Token);
+
+        queue.Add("restless");
+        await Until(() => looks >= 5);
+        await Until(() => TimeProvider.System.GetElapsedTime(began) > TimeSpan.FromSeconds(1));
+        // The second look is at once, as it asked; those after it are further and further apart.
+        Assert.InRange(looks, 5, MostTries(TimeProvider.System.GetElapsedTime(began)) + 1);
+        await stop.CancelAsync();
+        await running;
+    }
+
+    /// <summary>At 0, 50, 150, 350 ms ... after the start.</summary>
+    private static int MostTries(TimeSpan elapsed) => (int)Math.Log2((elapsed.TotalMilliseconds / 50) + 1) + 1;
+
+    [Fact]
     public async Task The_newest_alarm_of_a_key_stands()
     {
         var queue = new WorkQueue(TimeProvider.System);

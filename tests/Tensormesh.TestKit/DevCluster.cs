@@ -270,7 +270,7 @@ public sealed class DevCluster : IAsyncDisposable
         }
     }
 
-    private ControlPlane OwnPlane(string what) =>
+    internal ControlPlane OwnPlane(string what) =>
         _plane ?? throw new NotSupportedException($"TENSORMESH_KUBECONFIG names a cluster of your own: {what} there.");
 
     private RealNode OwnNode() => _node ?? throw new NotSupportedException($"{RealNode.Name} is not a real node here.");

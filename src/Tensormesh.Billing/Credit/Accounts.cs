@@ -4,9 +4,11 @@ using NpgsqlTypes;
 namespace Tensormesh.Billing;
 
 /// <summary>Accounts as the ledger knows them, their policies and their standings.</summary>
-public sealed class Accounts(NpgsqlDataSource dataSource)
+public sealed class Accounts(NpgsqlDataSource dataSource, OperatorEpoch? epoch = null)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
+    private readonly StandingHints hints = StandingHints.Of(dataSource);
+    private readonly OperatorEpoch? epoch = epoch;
 
     /// <summary>Opens the account if new, and records its policy. Called for every BillingAccount; idempotent.</summary>
     /// <exception cref="ArgumentException">The time zone is not known to Postgres.</exception>
@@ -14,7 +16,7 @@ public sealed class Accounts(NpgsqlDataSource dataSource)
     {
         try
         {
-            await Transact.RunAsync(dataSource, async connection =>
+            var changed = await Transact.RunAsync(dataSource, async connection =>
             {
                 await using var batch = new NpgsqlBatch(connection)
                 {
@@ -31,8 +33,15 @@ public sealed class Accounts(NpgsqlDataSource dataSource)
                             Transact.Value(policy.TimeZone)),
                     },
                 };
-                return await batch.ExecuteNonQueryAsync(cancellation);
+                if (epoch is not null) batch.BatchCommands.Add(epoch.Check());
+                await using var reader = await batch.ExecuteReaderAsync(cancellation);
+                await reader.NextResultAsync(cancellation);
+                var declared = await reader.ReadAsync(cancellation);
+                // An epoch that is over is an error of the last statement, which is met only when it is read.
+                await reader.NextResultAsync(cancellation);
+                return declared;
             }, cancellation);
+            if (changed) hints.Tell(account);
         }
         catch (PostgresException error) when (error.SqlState == PostgresErrorCodes.InvalidParameterValue)
         {

@@ -3,10 +3,11 @@ using Npgsql;
 namespace Tensormesh.Billing;
 
 /// <summary>Places and releases holds, each under the account's row lock, so that two starts never claim the same money.</summary>
-public sealed class Holds(NpgsqlDataSource dataSource)
+public sealed class Holds(NpgsqlDataSource dataSource, OperatorEpoch? epoch = null)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
-    private readonly StandingHints hints = new(dataSource);
+    private readonly OperatorEpoch? epoch = epoch;
+    private readonly StandingHints hints = StandingHints.Of(dataSource);
 
     /// <summary>
     /// Evaluates the start rule on the standing as locked and, when it admits, sets the hold to cover the request. A hold that already
@@ -25,20 +26,25 @@ public sealed class Holds(NpgsqlDataSource dataSource)
             if (verdict is Verdict.Admit) await SetAsync(connection, HoldFor(request, standing!, policy, at), cancellation);
             return verdict;
         }, cancellation);
-        if (placed is Verdict.Admit) hints.Tell([account.Value]);
+        if (placed is Verdict.Admit) hints.Tell(account);
         return placed;
     }
 
     /// <summary>Gives back what is left. Idempotent. Does not stop charging of pods that still run.</summary>
     public async Task ReleaseAsync(DeploymentId deployment, CancellationToken cancellation)
     {
-        await using var command = dataSource.CreateCommand(
-            """
-            with released as (delete from credit_hold where deployment = $1 returning account)
-            select pg_notify('tensormesh_standing', account) from released
-            """);
-        command.Parameters.Add(Transact.Value(deployment.Value));
-        await command.ExecuteNonQueryAsync(cancellation);
+        await using var batch = dataSource.CreateBatch();
+        batch.BatchCommands.Add(Transact.Command("delete from credit_hold where deployment = $1 returning account", Transact.Value(deployment.Value)));
+        if (epoch is not null) batch.BatchCommands.Add(epoch.Check());
+        string? account = null;
+        await using (var reader = await batch.ExecuteReaderAsync(cancellation))
+        {
+            if (await reader.ReadAsync(cancellation)) account = reader.GetString(0);
+            // An epoch that is over is the next statement's error, which is met only when that is read.
+            await reader.NextResultAsync(cancellation);
+        }
+
+        if (account is not null) hints.Tell([account]);
     }
 
     /// <summary>The hold that an admitted request ends with.</summary>
@@ -64,12 +70,12 @@ public sealed class Holds(NpgsqlDataSource dataSource)
         };
     }
 
-    private static async Task<DeploymentStanding?> LockAndReadAsync(
+    private async Task<DeploymentStanding?> LockAndReadAsync(
         NpgsqlConnection connection, AccountId account, DeploymentId deployment, CancellationToken cancellation)
     {
         await using var batch = new NpgsqlBatch(connection)
         {
-            BatchCommands = { Ledger.LockCommand([Movements.Customer(account)]), StandingReader.Command(account, deployment) },
+            BatchCommands = { Ledger.LockCommand([Movements.Customer(account)], epoch), StandingReader.Command(account, deployment) },
         };
         await using var reader = await batch.ExecuteReaderAsync(cancellation);
         await reader.NextResultAsync(cancellation);

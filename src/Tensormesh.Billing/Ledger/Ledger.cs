@@ -13,8 +13,6 @@ public static class StandingChannel
     internal static NpgsqlBatchCommand Notify(params string[] accounts) => Transact.Command(
         "select pg_notify($1, account) from unnest($2) as a(account)", Transact.Value(Name), Transact.Value(accounts));
 
-    internal static NpgsqlBatchCommand Notify(AccountId account) => Notify(account.Value);
-
     /// <summary>
     /// The customers whose standing the movements change. A settlement changes neither what an account can spend nor when it runs out, so
     /// it wakes nobody: otherwise every settlement would wake every deployment.
@@ -29,16 +27,29 @@ public static class StandingChannel
 }
 
 /// <summary>The double-entry ledger: append only, exact, idempotent by key.</summary>
-public sealed class Ledger(NpgsqlDataSource dataSource)
+public sealed class Ledger
 {
-    private readonly NpgsqlDataSource dataSource = dataSource;
-    private readonly StandingHints hints = new(dataSource);
+    private readonly NpgsqlDataSource dataSource;
+    private readonly StandingHints hints;
+    private readonly AccountTurns turns;
+
+    public Ledger(NpgsqlDataSource dataSource)
+    {
+        this.dataSource = dataSource;
+        hints = StandingHints.Of(dataSource);
+        turns = new AccountTurns(PostOneAsync, PostManyAsync);
+    }
 
     /// <summary>Movements that one call of <see cref="PostManyAsync"/> takes: a bound on how long its accounts stay locked.</summary>
     public const int MaxBatch = 1_000;
 
-    /// <summary>Posts in one round trip. A refusal is a value; an exception is an operating fault.</summary>
-    public async Task<PostResult> PostAsync(Movement movement, CancellationToken cancellation)
+    /// <summary>
+    /// Posts in one round trip. A refusal is a value; an exception is an operating fault. Posts to one account that come at once may
+    /// share an SQL transaction; each is answered once it is on disk.
+    /// </summary>
+    public Task<PostResult> PostAsync(Movement movement, CancellationToken cancellation) => turns.PostAsync(movement, cancellation);
+
+    private async Task<PostResult> PostOneAsync(Movement movement, CancellationToken cancellation)
     {
         try
         {
@@ -130,4 +141,10 @@ public sealed class Ledger(NpgsqlDataSource dataSource)
     /// <summary>Locks the balances of the named ledger accounts, in order, for the rest of the SQL transaction.</summary>
     internal static NpgsqlBatchCommand LockCommand(IEnumerable<string> ledgerAccounts)
         => Transact.Command("select lock_ledger_accounts($1)", Transact.Value(ledgerAccounts.ToArray()));
+
+    /// <summary>The same, and under the locks the question whether this operator may still write; none where there is no epoch.</summary>
+    internal static NpgsqlBatchCommand LockCommand(IEnumerable<string> ledgerAccounts, OperatorEpoch? epoch) => epoch is null
+        ? LockCommand(ledgerAccounts)
+        : Transact.Command("select lock_ledger_accounts($1), check_operator_epoch($2)",
+            Transact.Value(ledgerAccounts.ToArray()), Transact.Value(epoch.Number));
 }

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Npgsql;
 
 namespace Tensormesh.Billing;
@@ -7,11 +8,24 @@ namespace Tensormesh.Billing;
 /// it is on disk, so that notifying from the posting transaction let one post through for each flush. Here the hints of all posts
 /// that committed meanwhile leave together, in a transaction that writes nothing and so waits for no flush.
 /// </summary>
-internal sealed class StandingHints(NpgsqlDataSource dataSource)
+internal sealed class StandingHints
 {
+    /// <summary>Between one sending and the next: a first hint leaves at once, and a thousand posts a second are a hundred hints.</summary>
+    private static readonly TimeSpan Pause = TimeSpan.FromMilliseconds(10);
+
+    private static readonly ConditionalWeakTable<NpgsqlDataSource, StandingHints> Senders = [];
+
+    private readonly NpgsqlDataSource dataSource;
     private readonly Lock gate = new();
     private readonly HashSet<string> waiting = new(StringComparer.Ordinal);
     private bool sending;
+
+    private StandingHints(NpgsqlDataSource dataSource) => this.dataSource = dataSource;
+
+    /// <summary>The one sender of a database: whatever its services have to tell leaves together.</summary>
+    public static StandingHints Of(NpgsqlDataSource dataSource) => Senders.GetValue(dataSource, source => new StandingHints(source));
+
+    public void Tell(AccountId account) => Tell([account.Value]);
 
     /// <summary>Returns at once. What cannot be sent is lost: that delays a decision until the resync.</summary>
     public void Tell(IEnumerable<string> accounts)
@@ -49,6 +63,8 @@ internal sealed class StandingHints(NpgsqlDataSource dataSource)
             {
                 // The listener looks at everything whenever its own connection comes back.
             }
+
+            await Task.Delay(Pause);
         }
     }
 }

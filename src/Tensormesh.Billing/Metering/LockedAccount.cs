@@ -42,20 +42,25 @@ internal sealed class LockedAccount
 
     public Settlement Settled { get; private set; } = Settlement.Nothing;
 
+    /// <summary>True when charging stopped or a hold was released: whoever commits tells of it.</summary>
+    public bool Suspended { get; private set; }
+
     public DateTimeOffset? ExhaustsAt => Exhaustion.LastCovered(Accruing.Select(run => run.Accruing), Posted);
 
     /// <summary>Takes the account's lock and reads, in one round trip.</summary>
+    /// <param name="epoch">The operator that writes, which is refused when another has taken over.</param>
     /// <param name="pod">Also read this run, whether or not it accrues.</param>
     /// <param name="more">Other ledger accounts to lock with it, where several accounts are changed in one SQL transaction.</param>
     /// <returns>Null when the ledger knows no such account.</returns>
     public static async Task<LockedAccount?> LockAsync(
-        NpgsqlConnection connection, AccountId account, PodId? pod, CancellationToken cancellation, IEnumerable<string>? more = null)
+        NpgsqlConnection connection, OperatorEpoch? epoch, AccountId account, PodId? pod, CancellationToken cancellation,
+        IEnumerable<string>? more = null)
     {
         await using var batch = new NpgsqlBatch(connection)
         {
             BatchCommands =
             {
-                Ledger.LockCommand([Movements.Customer(account), .. more ?? []]),
+                Ledger.LockCommand([Movements.Customer(account), .. more ?? []], epoch),
                 Transact.Command(
                     "select b.amount_nanos from ledger_balance b join ledger_account a on a.id = b.ledger_account where a.account = $1",
                     Transact.Value(account.Value)),
@@ -174,6 +179,7 @@ internal sealed class LockedAccount
         var uncollected = WriteOff(ended, at, now, policy, only?.ToString() ?? Account.Value);
         if (ended.Count == 0 && released.Count == 0) return new Suspension(at, uncollected, []);
 
+        Suspended = true;
         foreach (var deployment in released) holds.Remove(deployment);
         var ids = released.Select(deployment => deployment.Value).ToArray();
         commands.Add(Transact.Command(
@@ -184,7 +190,6 @@ internal sealed class LockedAccount
             Transact.Value(Account.Value), Transact.Value(only?.Value, NpgsqlDbType.Uuid), Transact.Value(at), Transact.Value(now),
             Transact.Value(reason),
             Transact.Value(uncollected.Nanos), Transact.Value(ids)));
-        commands.Add(StandingChannel.Notify(Account));
         return new Suspension(at, uncollected, [.. released]);
     }
 
@@ -193,8 +198,6 @@ internal sealed class LockedAccount
         [.. Accruing.Where(run => run.PerGpuHour > Money.Zero)],
         [.. holds.Where(hold => hold.Value > Money.Zero).Select(hold => hold.Key)],
         at, now, nameof(RefusalReason.InsufficientBalance), policy, only: null);
-
-    public void Also(NpgsqlBatchCommand command) => commands.Add(command);
 
     /// <summary>Writes every change in one round trip, the ledger accounts locked first and in order.</summary>
     /// <exception cref="InvalidOperationException">A row was not as read, or usage was posted before: the lock was not held.</exception>

@@ -15,16 +15,18 @@ public sealed record Settlement(int Windows, Money Charged)
 public sealed record Suspension(DateTimeOffset At, Money Uncollected, IReadOnlyList<DeploymentId> Deployments);
 
 /// <summary>Usage since the watermark, rated, posted, and the watermark moved: one SQL transaction an account.</summary>
-public sealed class Meter(NpgsqlDataSource dataSource)
+public sealed class Meter(NpgsqlDataSource dataSource, OperatorEpoch? epoch = null)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
+    private readonly StandingHints hints = StandingHints.Of(dataSource);
+    private readonly OperatorEpoch? epoch = epoch;
 
     /// <summary>Posts every open interval of the account up to <paramref name="until"/> (never past its end, its charge-until or the
     /// balance). Idempotent.</summary>
     public Task<Settlement> SettleAsync(AccountId account, DateTimeOffset until, CancellationToken cancellation)
         => Transact.RunAsync(dataSource, async connection =>
         {
-            if (await LockedAccount.LockAsync(connection, account, pod: null, cancellation) is not { } locked) return Settlement.Nothing;
+            if (await LockedAccount.LockAsync(connection, epoch, account, pod: null, cancellation) is not { } locked) return Settlement.Nothing;
             var end = until.ToLedgerTime();
             if (locked.ExhaustsAt is { } exhausted) end = Instants.Earlier(end, exhausted);
             foreach (var run in locked.Accruing.Where(run => run.SettledUntil < end).ToList()) locked.Settle(run, end);
@@ -37,26 +39,30 @@ public sealed class Meter(NpgsqlDataSource dataSource)
     /// settles to it, releases
     /// every hold, and writes off what ran later than the policy's tolerance. Null when the account is not exhausted. Idempotent.
     /// </summary>
-    public Task<Suspension?> SuspendIfExhaustedAsync(
+    public async Task<Suspension?> SuspendIfExhaustedAsync(
         AccountId account, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation)
-        => Transact.RunAsync(dataSource, async connection =>
+    {
+        var (suspension, changed) = await Transact.RunAsync<(Suspension?, bool)>(dataSource, async connection =>
         {
-            if (await LockedAccount.LockAsync(connection, account, pod: null, cancellation) is not { } locked) return null;
+            if (await LockedAccount.LockAsync(connection, epoch, account, pod: null, cancellation) is not { } locked) return (null, false);
             var at = now.ToLedgerTime();
             if (locked.ExhaustsAt is { } exhausted)
             {
-                if (exhausted > at) return null;
+                if (exhausted > at) return (null, false);
                 at = exhausted;
             }
             else if (locked.Posted > Money.Zero || locked.Holds.Values.All(price => price == Money.Zero))
             {
-                return null;
+                return (null, false);
             }
 
-            var suspension = locked.SuspendExhausted(at, now.ToLedgerTime(), policy);
+            var result = locked.SuspendExhausted(at, now.ToLedgerTime(), policy);
             await locked.WriteAsync(cancellation);
-            return suspension;
+            return (result, locked.Suspended);
         }, cancellation);
+        if (changed) hints.Tell(account);
+        return suspension;
+    }
 
     /// <summary>Stops charging one deployment at <paramref name="at"/>, settles to it and releases its hold (no card, budget spent, moved
     /// to another account). Idempotent.</summary>
@@ -68,31 +74,37 @@ public sealed class Meter(NpgsqlDataSource dataSource)
     /// is longer than the policy's
     /// tolerance. Charging never stops before what is settled, nor goes on past the end of the balance.
     /// </summary>
-    public Task<Suspension> SuspendAsync(
+    public async Task<Suspension> SuspendAsync(
         DeploymentId deployment, DateTimeOffset at, string reason, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation)
-        => Transact.RunAsync(dataSource, async connection =>
+    {
+        var (suspension, changed) = await Transact.RunAsync(dataSource, async connection =>
         {
             var result = new Suspension(at.ToLedgerTime(), Money.Zero, []);
+            var suspended = new List<string>();
             var accounts = await AccountsOfAsync(connection, deployment, cancellation);
-            if (accounts.Count == 0) return result;
+            if (accounts.Count == 0) return (result, suspended);
 
             string[] all = ["expense:uncollected", "revenue:gpu", .. accounts.Select(Movements.Customer)];
             foreach (var account in accounts)
             {
                 if (await LockedAccount.LockAsync(
-                    connection, account, pod: null, cancellation, accounts.Count > 1 ? all : null) is not { } locked) continue;
+                    connection, epoch, account, pod: null, cancellation, accounts.Count > 1 ? all : null) is not { } locked) continue;
                 var stop = locked.ExhaustsAt is { } exhausted ? Instants.Earlier(at.ToLedgerTime(), exhausted) : at.ToLedgerTime();
                 var one = locked.Suspend(
                     [.. locked.Accruing.Where(run => run.Deployment == deployment)],
                     locked.Holds.ContainsKey(deployment) ? [deployment] : [],
                     stop, Instants.Later(now.ToLedgerTime(), stop), reason, policy, deployment);
                 await locked.WriteAsync(cancellation);
+                if (locked.Suspended) suspended.Add(account.Value);
                 result = new(
                     Instants.Earlier(result.At, one.At), result.Uncollected + one.Uncollected, [.. result.Deployments, .. one.Deployments]);
             }
 
-            return result;
+            return (result, suspended);
         }, cancellation);
+        hints.Tell(changed);
+        return suspension;
+    }
 
     /// <summary>Accounts that pay for the deployment now: more than one only while it moves between them.</summary>
     private static async Task<List<AccountId>> AccountsOfAsync(

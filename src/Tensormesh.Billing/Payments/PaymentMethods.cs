@@ -14,6 +14,7 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
     private readonly NpgsqlDataSource dataSource = dataSource;
     private readonly IPaymentProvider provider = provider;
     private readonly TimeProvider time = time;
+    private readonly StandingHints hints = StandingHints.Of(dataSource);
 
     /// <summary>In the order in which they were attached. Null when there is no such account.</summary>
     public async Task<IReadOnlyList<Card>?> ListAsync(AccountId account, CancellationToken cancellation)
@@ -30,7 +31,7 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
         if (new Card(found.PaymentMethodId, found.Brand, found.Last4, found.ExpMonth, found.ExpYear, IsDefault: false, now)
             .ExpiresAt <= now) return AttachResult.CardExpired;
 
-        return await Transact.RunAsync(dataSource, async connection =>
+        var result = await Transact.RunAsync(dataSource, async connection =>
         {
             var insert = Transact.Command(
                 SqlText.AttachPaymentMethod,
@@ -39,34 +40,22 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
                 Transact.Value(found.Last4), Transact.Value(found.ExpMonth), Transact.Value(found.ExpYear), Transact.Value(now));
             await using var batch = new NpgsqlBatch(connection)
             {
-                BatchCommands = { Transact.Command(LockAccount, Transact.Value(account.Value)), insert, StandingChannel.Notify(account) },
+                BatchCommands = { Transact.Command(LockAccount, Transact.Value(account.Value)), insert },
             };
             await batch.ExecuteNonQueryAsync(cancellation);
             return insert.RecordsAffected == 1 ? AttachResult.Attached : AttachResult.AlreadyAttached;
         }, cancellation);
+        if (result == AttachResult.Attached) hints.Tell(account);
+        return result;
     }
 
     /// <summary>When the default goes, the card that is valid longest takes its place.</summary>
-    public Task<DetachResult> DetachAsync(AccountId account, string paymentMethodId, CancellationToken cancellation)
-        => Transact.RunAsync(dataSource, async connection =>
-        {
-            await using var batch = new NpgsqlBatch(connection)
-            {
-                BatchCommands =
-                {
-                    Transact.Command(LockAccount, Transact.Value(account.Value)),
-                    Transact.Command(
-                        SqlText.DetachPaymentMethod,
-                        Transact.Value(account.Value), Transact.Value(paymentMethodId), Transact.Value(time.GetUtcNow().ToLedgerTime())),
-                    StandingChannel.Notify(account),
-                },
-            };
-            await using var reader = await batch.ExecuteReaderAsync(cancellation);
-            if (!await reader.ReadAsync(cancellation)) return DetachResult.AccountMissing;
-            await reader.NextResultAsync(cancellation);
-            await reader.ReadAsync(cancellation);
-            return reader.GetInt64(0) == 1 ? DetachResult.Detached : DetachResult.NotAttached;
-        }, cancellation);
+    public async Task<DetachResult> DetachAsync(AccountId account, string paymentMethodId, CancellationToken cancellation)
+    {
+        var result = await RecordDetachAsync(account, paymentMethodId, cancellation);
+        if (result == DetachResult.Detached) hints.Tell(account);
+        return result;
+    }
 
     /// <summary>False when it is not attached.</summary>
     public Task<bool> MakeDefaultAsync(AccountId account, string paymentMethodId, CancellationToken cancellation)
@@ -92,5 +81,25 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
             };
             await batch.ExecuteNonQueryAsync(cancellation);
             return promote.RecordsAffected == 1;
+        }, cancellation);
+
+    private Task<DetachResult> RecordDetachAsync(AccountId account, string paymentMethodId, CancellationToken cancellation)
+        => Transact.RunAsync(dataSource, async connection =>
+        {
+            await using var batch = new NpgsqlBatch(connection)
+            {
+                BatchCommands =
+                {
+                    Transact.Command(LockAccount, Transact.Value(account.Value)),
+                    Transact.Command(
+                        SqlText.DetachPaymentMethod,
+                        Transact.Value(account.Value), Transact.Value(paymentMethodId), Transact.Value(time.GetUtcNow().ToLedgerTime())),
+                },
+            };
+            await using var reader = await batch.ExecuteReaderAsync(cancellation);
+            if (!await reader.ReadAsync(cancellation)) return DetachResult.AccountMissing;
+            await reader.NextResultAsync(cancellation);
+            await reader.ReadAsync(cancellation);
+            return reader.GetInt64(0) == 1 ? DetachResult.Detached : DetachResult.NotAttached;
         }, cancellation);
 }

@@ -30,7 +30,7 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
     public static readonly Money Maximum = Money.FromUnits(100_000);
 
     private readonly NpgsqlDataSource dataSource = dataSource;
-    private readonly StandingHints hints = new(dataSource);
+    private readonly StandingHints hints = StandingHints.Of(dataSource);
     private readonly IPaymentProvider provider = provider;
     private readonly TimeProvider time = time;
 
@@ -133,7 +133,7 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
         AccountId account, string idempotencyKey, Movement movement, PaymentOutcome.Succeeded paid, CancellationToken cancellation)
     {
         var result = await RecordCreditAsync(account, idempotencyKey, movement, paid, cancellation);
-        if (result is TopUpResult.Credited) hints.Tell([account.Value]);
+        if (result is TopUpResult.Credited) hints.Tell(account);
         return result;
     }
 

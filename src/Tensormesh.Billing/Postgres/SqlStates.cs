@@ -13,6 +13,9 @@ internal static class SqlStates
     public const string AmountOverflow = "TM005";
     public const string InsufficientBalance = "TM006";
     public const string AppendOnly = "TM007";
+    public const string EpochIsOver = "TM008";
+    /// <summary>Postgres' own, which Npgsql has no name for: whoever was paused within a transaction finds it ended.</summary>
+    public const string IdleInTransactionTimeout = "25P03";
 
     /// <summary>The refusal that an error of post_transaction stands for; null when it is not one.</summary>
     public static LedgerRefusal? Refusal(string sqlState) => sqlState switch
@@ -35,7 +38,8 @@ internal static class SqlStates
         || sqlState.StartsWith("08", StringComparison.Ordinal)
         || sqlState.StartsWith("53", StringComparison.Ordinal)
         || sqlState.StartsWith("57", StringComparison.Ordinal)
-        || sqlState is PostgresErrorCodes.ReadOnlySqlTransaction or PostgresErrorCodes.LockNotAvailable;
+        || sqlState is PostgresErrorCodes.ReadOnlySqlTransaction or PostgresErrorCodes.LockNotAvailable
+            or IdleInTransactionTimeout;
 }
 
 /// <summary>Answers the one question that a caller has about a failure: could the ledger not be reached?</summary>
@@ -50,7 +54,7 @@ public static class LedgerAvailability
     {
         PostgresException error => SqlStates.IsUnavailable(error.SqlState),
         NpgsqlException error => error.IsTransient || error.InnerException is null or SocketException or IOException or TimeoutException,
-        TimeoutException or SocketException => true,
+        TimeoutException or SocketException or EpochNotTakenException => true,
         AggregateException errors => errors.InnerExceptions.All(IsUnavailable),
         _ => false,
     };

@@ -14,9 +14,11 @@ public sealed record TokenPrice(string Model, Money InputPerMillion, Money Outpu
 /// Publishing settles every open interval of the product up to the change and starts a new running total at the
 /// new price, in the same SQL transaction: a window never spans two prices.
 /// </summary>
-public sealed class Prices(NpgsqlDataSource dataSource)
+public sealed class Prices(NpgsqlDataSource dataSource, OperatorEpoch? epoch = null)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
+    private readonly StandingHints hints = StandingHints.Of(dataSource);
+    private readonly OperatorEpoch? epoch = epoch;
 
     /// <summary>
     /// Makes the given set the prices in force from <paramref name="effectiveAt"/>: unchanged ones keep their version, changed and new
@@ -27,7 +29,7 @@ public sealed class Prices(NpgsqlDataSource dataSource)
     /// there.</param>
     /// <returns>The versions written by this call, withdrawals included; empty when nothing changed.</returns>
     /// <exception cref="ArgumentOutOfRangeException">A price is negative.</exception>
-    public Task<IReadOnlyList<PriceVersionId>> PublishAsync(
+    public async Task<IReadOnlyList<PriceVersionId>> PublishAsync(
         string book, IReadOnlyDictionary<GpuProduct, Money> gpuPerHour, IReadOnlyList<TokenPrice> tokens, DateTimeOffset effectiveAt,
         CancellationToken cancellation)
     {
@@ -42,8 +44,9 @@ public sealed class Prices(NpgsqlDataSource dataSource)
                 Math.Min(item.PerGpuHour ?? 0, Math.Min(item.Input ?? 0, Math.Min(item.Output ?? 0, item.Cached ?? 0))), item.Name);
         }
 
-        return Transact.RunAsync<IReadOnlyList<PriceVersionId>>(dataSource, async connection =>
+        var (versions, repriced) = await Transact.RunAsync(dataSource, async connection =>
         {
+            var accounts = new HashSet<AccountId>();
             var newest = await LockAndReadNewestAsync(connection, book, cancellation);
             var changed = wanted.Values.Where(item => newest.GetValueOrDefault((item.Kind, item.Name)).Item != item)
                 .Concat(newest.Values.Where(row => !row.Item.IsWithdrawn && !wanted.ContainsKey((row.Item.Kind, row.Item.Name)))
@@ -58,12 +61,14 @@ public sealed class Prices(NpgsqlDataSource dataSource)
                 if (newest.TryGetValue((item.Kind, item.Name), out var last)) from = Instants.Later(from, last.EffectiveAt);
                 var version = await InsertAsync(connection, book, item, from, cancellation);
                 written.Add(version);
-                if (item.PerGpuHour is { } perGpuHour) await RepriceAsync(
-                    connection, new(item.Name), version, new(perGpuHour), from, cancellation);
+                if (item.PerGpuHour is { } perGpuHour) accounts.UnionWith(
+                    await RepriceAsync(connection, new(item.Name), version, new(perGpuHour), from, cancellation));
             }
 
-            return written;
+            return (written, accounts);
         }, cancellation);
+        hints.Tell(repriced.Select(account => account.Value));
+        return versions;
     }
 
     /// <summary>What a GPU-hour costs now. Withdrawn products are not in it.</summary>
@@ -96,7 +101,7 @@ public sealed class Prices(NpgsqlDataSource dataSource)
         return published;
     }
 
-    private static async Task<Dictionary<(string Kind, string Name), (Item Item, DateTimeOffset EffectiveAt)>> LockAndReadNewestAsync(
+    private async Task<Dictionary<(string Kind, string Name), (Item Item, DateTimeOffset EffectiveAt)>> LockAndReadNewestAsync(
         NpgsqlConnection connection, string book, CancellationToken cancellation)
     {
         await using var batch = new NpgsqlBatch(connection)
@@ -112,8 +117,9 @@ public sealed class Prices(NpgsqlDataSource dataSource)
                     """, Transact.Value(book)),
             },
         };
+        if (epoch is not null) batch.BatchCommands.Insert(1, epoch.Check());
         await using var reader = await batch.ExecuteReaderAsync(cancellation);
-        await reader.NextResultAsync(cancellation);
+        for (var i = 1; i < batch.BatchCommands.Count; i++) await reader.NextResultAsync(cancellation);
         var newest = new Dictionary<(string, string), (Item, DateTimeOffset)>();
         while (await reader.ReadAsync(cancellation))
         {
@@ -148,7 +154,8 @@ public sealed class Prices(NpgsqlDataSource dataSource)
     }
 
     /// <summary>Every running interval of the product goes over to the new price, account by account, each under its lock.</summary>
-    private static async Task RepriceAsync(
+    /// <returns>The accounts whose runs did.</returns>
+    private async Task<IReadOnlyList<AccountId>> RepriceAsync(
         NpgsqlConnection connection, GpuProduct product, PriceVersionId version, Money perGpuHour, DateTimeOffset change,
         CancellationToken cancellation)
     {
@@ -165,7 +172,7 @@ public sealed class Prices(NpgsqlDataSource dataSource)
         string[] all = ["expense:uncollected", "revenue:gpu", .. accounts.Select(Movements.Customer)];
         foreach (var account in accounts)
         {
-            if (await LockedAccount.LockAsync(connection, account, pod: null, cancellation, all) is not { } locked) continue;
+            if (await LockedAccount.LockAsync(connection, epoch, account, pod: null, cancellation, all) is not { } locked) continue;
             if (locked.ExhaustsAt is { } exhausted && exhausted < change)
             {
                 // The balance ran out at the old price, and nobody has seen it yet: the new price has nothing left to apply to.
@@ -174,9 +181,10 @@ public sealed class Prices(NpgsqlDataSource dataSource)
 
             foreach (var run in locked.Accruing.Where(run => run.Product == product).ToList()) locked.Reprice(
                 run, version, perGpuHour, change);
-            locked.Also(StandingChannel.Notify(account));
             await locked.WriteAsync(cancellation);
         }
+
+        return accounts;
     }
 
     /// <summary>What a book says of a product or model; all null: withdrawn.</summary>

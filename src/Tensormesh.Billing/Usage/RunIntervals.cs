@@ -23,17 +23,20 @@ public record RunStart
 public sealed record OpenRun(PodId Pod, DeploymentId Deployment, AccountId Account, DateTimeOffset StartedAt, DateTimeOffset? ChargeUntil);
 
 /// <summary>Run intervals: one pod's hold on its GPUs, from the container's startedAt to its termination.</summary>
-public sealed class RunIntervals(NpgsqlDataSource dataSource)
+public sealed class RunIntervals(NpgsqlDataSource dataSource, OperatorEpoch? epoch = null)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
+    private readonly StandingHints hints = StandingHints.Of(dataSource);
+    private readonly OperatorEpoch? epoch = epoch;
 
     /// <summary>Records the start at the price in force at <see cref="RunStart.StartedAt"/>. Idempotent by pod: the first start recorded
     /// stays.</summary>
     /// <remarks>A start that is reported after a price change is charged at each price for its time.</remarks>
     /// <returns>False when the interval was already recorded.</returns>
     /// <exception cref="InvalidOperationException">The product never had a price, or the ledger knows no such account.</exception>
-    public Task<bool> OpenAsync(RunStart start, CancellationToken cancellation)
-        => Transact.RunAsync(dataSource, async connection =>
+    public async Task<bool> OpenAsync(RunStart start, CancellationToken cancellation)
+    {
+        var opened = await Transact.RunAsync(dataSource, async connection =>
         {
             var prices = await LockAndReadPricesAsync(connection, start.Product, cancellation);
             var startedAt = start.StartedAt.ToLedgerTime();
@@ -41,7 +44,7 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
                 ?? throw new InvalidOperationException(
                     $"pod {start.Namespace}/{start.PodName} holds {start.Gpus} x {start.Product}, "
                     + "for which no PriceBook ever named a price");
-            var locked = await LockedAccount.LockAsync(connection, start.Account, pod: null, cancellation)
+            var locked = await LockedAccount.LockAsync(connection, epoch, start.Account, pod: null, cancellation)
                 ?? throw new InvalidOperationException(
                     $"pod {start.Namespace}/{start.PodName} runs for account {start.Account}, which the ledger does not know");
 
@@ -59,10 +62,12 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
                 locked.Reprice(locked.Find(run.Pod)!, change.Version, change.PerGpuHour!.Value, change.EffectiveAt);
             }
 
-            locked.Also(StandingChannel.Notify(start.Account));
             await locked.WriteAsync(cancellation);
             return true;
         }, cancellation);
+        if (opened) hints.Tell(start.Account);
+        return opened;
+    }
 
     /// <summary>
     /// Records the end and settles the interval to it, in one SQL transaction; when settlement had run past it, the difference goes back
@@ -84,19 +89,24 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource)
     public Task<bool> CloseWhereSettledAsync(PodId pod, CreditPolicy policy, CancellationToken cancellation)
         => CloseAtAsync(pod, null, policy, cancellation);
 
-    private Task<bool> CloseAtAsync(PodId pod, DateTimeOffset? endedAt, CreditPolicy policy, CancellationToken cancellation)
-        => Transact.RunAsync(dataSource, async connection =>
+    private async Task<bool> CloseAtAsync(PodId pod, DateTimeOffset? endedAt, CreditPolicy policy, CancellationToken cancellation)
+    {
+        var ended = default(AccountId);
+        var closed = await Transact.RunAsync(dataSource, async connection =>
         {
             if (await ReadAccountAsync(connection, pod, cancellation) is not { } account) return false;
-            var locked = await LockedAccount.LockAsync(connection, account, pod, cancellation);
+            var locked = await LockedAccount.LockAsync(connection, epoch, account, pod, cancellation);
             if (locked?.Find(pod) is not { EndedAt: null } run) return false;
             var end = Instants.Later((endedAt ?? run.SettledUntil).ToLedgerTime(), run.StartedAt);
             var totals = end < run.SettledUntil ? await ReadTotalsAsync(connection, pod, cancellation) : [];
             locked.Close(run, end, totals, policy);
-            locked.Also(StandingChannel.Notify(account));
             await locked.WriteAsync(cancellation);
+            ended = account;
             return true;
         }, cancellation);
+        if (closed) hints.Tell(ended);
+        return closed;
+    }
 
     public Task<IReadOnlyList<OpenRun>> ListOpenAsync(DeploymentId deployment, CancellationToken cancellation)
         => ListAsync(deployment, cancellation);

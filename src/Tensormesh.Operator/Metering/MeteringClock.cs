@@ -41,7 +41,18 @@ internal sealed partial class MeteringClock(Accounts accounts, Meter meter, Cred
         var until = time.GetUtcNow() - policy.SettlementLag;
         foreach (var account in await accounts.ListAsync(cancellation).ConfigureAwait(false))
         {
-            var settlement = await meter.SettleAsync(account, until, cancellation).ConfigureAwait(false);
+            Settlement settlement;
+            try
+            {
+                settlement = await meter.SettleAsync(account, until, cancellation).ConfigureAwait(false);
+            }
+            catch (Exception fault) when (fault is not OperationCanceledException && !LedgerAvailability.IsUnavailable(fault) && !OperatorEpoch.IsOver(fault))
+            {
+                // One account whose books refuse a settlement must not keep all the others from theirs.
+                LogAccountNotSettled(logger, fault, account.Value);
+                continue;
+            }
+
             if (settlement.Windows == 0) continue;
             metrics.Windows.Inc(settlement.Windows);
             metrics.Charged.Inc(settlement.Charged.Nanos / (double)Money.NanosPerUnit);
@@ -52,6 +63,9 @@ internal sealed partial class MeteringClock(Accounts accounts, Meter meter, Cred
 
     [LoggerMessage(Level = LogLevel.Information, Message = "{Account}: {Windows} windows settled, {Charged} charged")]
     private static partial void LogSettled(ILogger logger, string account, int windows, Money charged);
+
+    [LoggerMessage(Level = LogLevel.Error, Message = "{Account}: could not be settled, and will be tried again")]
+    private static partial void LogAccountNotSettled(ILogger logger, Exception fault, string account);
 
     [LoggerMessage(Level = LogLevel.Warning, Message = "Nothing was settled, and all of it will be later: the ledger cannot be reached: {Reason}")]
     private static partial void LogNotSettled(ILogger logger, string reason);

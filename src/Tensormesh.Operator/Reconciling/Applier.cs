@@ -4,18 +4,20 @@ using k8s.Autorest;
 using k8s.Models;
 using Tensormesh.Billing;
 using Tensormesh.Operator.Telemetry;
+using Tensormesh.Operator.Watching;
 using Tensormesh.Resources;
 
 namespace Tensormesh.Operator.Reconciling;
 
 /// <summary>Carries out changes, in order. Each is idempotent: a process that dies between two of them is followed by one that sees what is left to do.</summary>
 internal sealed partial class Applier(
-    IKubernetes client, RunIntervals runs, Holds holds, Meter meter, PodDrift drift, LastTrace traces, CreditPolicy policy, OperatorMetrics metrics, TimeProvider time, ILogger<Applier> logger)
+    IKubernetes client, LeaderLease lease, RunIntervals runs, Holds holds, Meter meter, PodDrift drift, LastTrace traces, CreditPolicy policy, OperatorMetrics metrics, TimeProvider time, ILogger<Applier> logger)
 {
     public async Task<Outcome> ApplyAsync(GpuDeployment deployment, IReadOnlyList<ClusterChange> changes, CancellationToken cancellation)
     {
         foreach (var change in changes)
         {
+            lease.ThrowIfLapsed();
             if (await ApplyAsync(deployment, change, cancellation).ConfigureAwait(false) is var outcome and not Outcome.Whole) return outcome;
         }
 

@@ -17,7 +17,8 @@ internal sealed class OperatorMetrics
         QueueDepth = Gauge("tensormesh_queue_depth", "Keys that wait for a worker, by kind.", "kind");
         ActiveWorkers = Gauge("tensormesh_active_workers", "Workers that reconcile now, by kind.", "kind");
         InformerStaleness = Gauge("tensormesh_informer_staleness_seconds", "Time since the API server last told anything, by kind.", "kind");
-        InformerRelists = Counter("tensormesh_informer_relists_total", "Lists made again, by kind and cause (expired, silent, fault).", "kind", "cause");
+        InformerRelists = Counter("tensormesh_informer_relists_total", "Lists made again, by kind and cause (expired, silent, fault, periodic).", "kind", "cause");
+        InformerUnreadable = Counter("tensormesh_informer_unreadable_total", "Objects that were listed or watched and could not be read, by kind.", "kind");
         InformerObjects = Gauge("tensormesh_informer_objects", "Objects in the local copy, by kind.", "kind");
         Leader = Gauge("tensormesh_leader", "1 while this process holds the lease.");
         Verdicts = Counter("tensormesh_gate_verdicts_total", "Answers of the billing gate, by where it was asked (webhook, reconciler) and answer.", "asked_by", "verdict");
@@ -41,6 +42,7 @@ internal sealed class OperatorMetrics
     public Gauge ActiveWorkers { get; }
     public Gauge InformerStaleness { get; }
     public Counter InformerRelists { get; }
+    public Counter InformerUnreadable { get; }
     public Gauge InformerObjects { get; }
     public Gauge Leader { get; }
     public Counter Verdicts { get; }

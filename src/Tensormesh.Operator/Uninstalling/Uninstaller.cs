@@ -51,12 +51,12 @@ internal sealed partial class Uninstaller(
 
         // First what would make new pods.
         var parallel = new ParallelOptions { MaxDegreeOfParallelism = AtOnce, CancellationToken = cancellation };
-        await Parallel.ForEachAsync(await ListAsync<V1Deployment>(ResourcePath.Deployments, cancellation).ConfigureAwait(false), parallel, async (child, token) =>
+        await Parallel.ForEachAsync(await AllAsync<V1Deployment>(ResourcePath.Deployments, cancellation).ConfigureAwait(false), parallel, async (child, token) =>
             await IgnoreMissing(client.AppsV1.DeleteNamespacedDeploymentAsync(
                 child.Metadata.Name, child.Metadata.NamespaceProperty, propagationPolicy: "Background", cancellationToken: token)).ConfigureAwait(false)).ConfigureAwait(false);
 
-        var nodes = (await ListAsync<V1Node>(ResourcePath.Nodes, cancellation).ConfigureAwait(false)).ToDictionary(node => node.Metadata.Name, StringComparer.Ordinal);
-        var pods = await ListAsync<V1Pod>(ResourcePath.Pods, cancellation).ConfigureAwait(false);
+        var nodes = (await AllAsync<V1Node>(ResourcePath.Nodes, cancellation).ConfigureAwait(false)).ToDictionary(node => node.Metadata.Name, StringComparer.Ordinal);
+        var pods = await AllAsync<V1Pod>(ResourcePath.Pods, cancellation).ConfigureAwait(false);
         var unrecorded = 0;
         await Parallel.ForEachAsync(pods, parallel, async (pod, token) =>
         {
@@ -64,7 +64,7 @@ internal sealed partial class Uninstaller(
             await ReleaseAsync(pod, token).ConfigureAwait(false);
         }).ConfigureAwait(false);
 
-        var deployments = await ListAsync<GpuDeployment>(ResourcePath.GpuDeployments, cancellation).ConfigureAwait(false);
+        var deployments = await AllAsync<GpuDeployment>(ResourcePath.GpuDeployments, cancellation).ConfigureAwait(false);
         await Parallel.ForEachAsync(deployments, parallel, async (deployment, token) => await LetGoAsync(deployment, token).ConfigureAwait(false)).ConfigureAwait(false);
 
         // Runs of pods that are gone, and holds of deployments that are gone.
@@ -94,15 +94,9 @@ internal sealed partial class Uninstaller(
             return $"Deployment {options.Namespace}/{options.Deployment} is deleted";
         }
 
-        try
-        {
-            await stream.ListAsync<GpuDeployment>(ResourcePath.GpuDeployments, null, cancellation).ConfigureAwait(false);
-            return null;
-        }
-        catch (HttpRequestException gone) when (gone.StatusCode == HttpStatusCode.NotFound)
-        {
-            return "the kind GpuDeployment is deleted";
-        }
+        return await stream.ListAllAsync<GpuDeployment>(ResourcePath.GpuDeployments, cancellation).ConfigureAwait(false) is null
+            ? "the kind GpuDeployment is deleted"
+            : null;
     }
 
     private static async Task<bool> IsGoingAsync<T>(Task<T> read)
@@ -170,29 +164,10 @@ internal sealed partial class Uninstaller(
         KubernetesJson.Serialize(new { metadata = new { uid = metadata.Uid, finalizers = metadata.Finalizers.Where(finalizer => finalizer != WellKnown.MeteringFinalizer) } }),
         V1Patch.PatchType.MergePatch);
 
-    /// <summary>Every object of a kind; none where the kind itself is gone.</summary>
-    private async Task<List<T>> ListAsync<T>(ResourcePath path, CancellationToken cancellation)
-        where T : class, IKubernetesObject<V1ObjectMeta>
-    {
-        var all = new List<T>();
-        string? next = null;
-        try
-        {
-            do
-            {
-                var page = await stream.ListAsync<T>(path, next, cancellation).ConfigureAwait(false);
-                all.AddRange(page.Items);
-                next = page.Continue;
-            }
-            while (next is not null);
-        }
-        catch (HttpRequestException gone) when (gone.StatusCode == HttpStatusCode.NotFound)
-        {
-            return [];
-        }
-
-        return all;
-    }
+    /// <summary>None where the kind itself is gone.</summary>
+    private async Task<IReadOnlyList<T>> AllAsync<T>(ResourcePath path, CancellationToken cancellation)
+        where T : IKubernetesObject<V1ObjectMeta>
+        => (await stream.ListAllAsync<T>(path, cancellation).ConfigureAwait(false))?.Items ?? [];
 
     private async Task<bool> RecordedAsync(Func<Task> record)
     {

@@ -19,6 +19,9 @@ internal sealed record LeaseOptions
     public TimeSpan RetryPeriod { get; init; } = TimeSpan.FromSeconds(2);
 }
 
+/// <summary>This process may lead no more, or does not know yet whether it may.</summary>
+internal sealed class LeaseLapsedException() : InvalidOperationException("the leader lease was not renewed in time");
+
 /// <summary>
 /// Leadership by a coordination Lease. It is for liveness only: the database's keys and locks, not this lease, keep two operators
 /// that both believe they lead from charging twice. Expiry is judged by how long *we* have seen the record unchanged, on the
@@ -33,10 +36,22 @@ internal sealed partial class LeaderLease(IKubernetes client, LeaseOptions optio
 
     public bool IsLeader => leading;
 
+    public string Identity => options.Identity;
+
     /// <summary>True while this process believes it leads but could not renew for half of the deadline.</summary>
     public bool InDoubt => leading && time.GetElapsedTime(Interlocked.Read(ref renewedAt)) > options.RenewDeadline / 2;
 
-    /// <summary>Waits for the lease, runs <paramref name="lead"/> while it is held, and returns when it is lost or cancelled.</summary>
+    /// <summary>
+    /// Asked before each change to the cluster: a process that was paused and wakes up finds here that its time is over, before it has
+    /// asked anyone.
+    /// </summary>
+    /// <exception cref="LeaseLapsedException">It was not renewed for as long as its holder may rely on it.</exception>
+    public void ThrowIfLapsed()
+    {
+        if (!leading || time.GetElapsedTime(Interlocked.Read(ref renewedAt)) > options.RenewDeadline) throw new LeaseLapsedException();
+    }
+
+    /// <summary>Waits for the lease, runs <paramref name="lead"/> while it is held, and returns when it is lost, given up or cancelled.</summary>
     public async Task RunAsync(Func<CancellationToken, Task> lead, CancellationToken cancellation)
     {
         while (!await TryHoldAsync(cancellation).ConfigureAwait(false))

@@ -82,8 +82,8 @@ internal sealed class WorkQueue(TimeProvider time)
             try
             {
                 var next = await work(key, cancellation).ConfigureAwait(false);
-                lock (gate) failures.Remove(key);
-                AddAt(key, next);
+                var now = time.GetUtcNow();
+                AddAt(key, next <= now ? now + AtOnce(key) : Forgive(key, next));
             }
             catch (OperationCanceledException) when (cancellation.IsCancellationRequested)
             {
@@ -103,6 +103,23 @@ internal sealed class WorkQueue(TimeProvider time)
                 }
             }
         }
+    }
+
+    /// <summary>What wants another look at once gets it; what never wants anything else is no better than a fault, and must not keep a worker busy for ever.</summary>
+    private TimeSpan AtOnce(string key)
+    {
+        lock (gate)
+        {
+            if (failures.TryAdd(key, 0)) return TimeSpan.Zero;
+        }
+
+        return Backoff(key);
+    }
+
+    private DateTimeOffset? Forgive(string key, DateTimeOffset? next)
+    {
+        lock (gate) failures.Remove(key);
+        return next;
     }
 
     private TimeSpan Backoff(string key)

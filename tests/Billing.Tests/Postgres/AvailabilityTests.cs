@@ -15,6 +15,7 @@ public sealed class AvailabilityTests
     [InlineData("57014")]
     [InlineData("25006")]
     [InlineData("40P01")]
+    [InlineData("25P03")]
     public void A_server_that_cannot_serve_now_is_unavailable(string sqlState)
         => Assert.True(LedgerAvailability.IsUnavailable(Postgres(sqlState)));
 

@@ -16,7 +16,7 @@ public sealed class OperatorSuite : ICollectionFixture<OperatorFixture>
 }
 
 /// <summary>The product on the dev cluster with short windows, and silicon and a price for each class that asks for them.</summary>
-public sealed class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
+public class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
 {
     /// <summary>$1 a second for one GPU.</summary>
     public const string PerHour = "3600.00";
@@ -46,7 +46,7 @@ public sealed class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
     public GenericClient Accounts { get; private set; } = null!;
     public GenericClient Books { get; private set; } = null!;
 
-    public async ValueTask InitializeAsync()
+    public virtual async ValueTask InitializeAsync()
     {
         Deployments = new(Cluster.Client, WellKnown.Group, WellKnown.Version, GpuDeployment.PluralName, disposeClient: false);
         Accounts = new(Cluster.Client, WellKnown.Group, WellKnown.Version, BillingAccount.PluralName, disposeClient: false);
@@ -55,8 +55,9 @@ public sealed class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
         Database = BillingServices.OpenDataSource(Installation.ConnectionString);
     }
 
-    public async ValueTask DisposeAsync()
+    public virtual async ValueTask DisposeAsync()
     {
+        GC.SuppressFinalize(this);
         if (Installation is null) return;
         await Installation.DisposeAsync();
         await Database.DisposeAsync();
@@ -111,4 +112,34 @@ public sealed class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
     }
 
     public static string BookOf(string product) => product.ToLowerInvariant();
+
+    /// <summary>Starts the operator anew, with these settings over its usual ones.</summary>
+    internal async Task RestartOperatorAsync(IReadOnlyDictionary<string, string> settings)
+    {
+        Installation.OperatorExtras.Clear();
+        foreach (var (name, value) in settings) Installation.OperatorExtras[name] = value;
+        await Installation.StopOperatorAsync();
+        await Installation.StartOperatorAsync(CancellationToken.None);
+    }
+}
+
+/// <summary>The product on a cluster of its own, whose API server may be stopped.</summary>
+public sealed class OwnClusterFixture : OperatorFixture
+{
+    public OwnClusterFixture()
+        : base(new ClusterFixture { Options = new DevClusterOptions { RealNode = false } })
+    {
+    }
+
+    public override async ValueTask InitializeAsync()
+    {
+        await Shared.InitializeAsync();
+        await base.InitializeAsync();
+    }
+
+    public override async ValueTask DisposeAsync()
+    {
+        await base.DisposeAsync();
+        await Shared.DisposeAsync();
+    }
 }

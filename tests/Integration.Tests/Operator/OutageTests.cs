@@ -76,18 +76,22 @@ public sealed class OutageTests(OperatorFixture product) : OperatorTest(product)
         Assert.True(await MetricAsync("tensormesh_uncollected_dollars_total") > 0);
     }
 
+    /// <summary>Half a minute, through which running work, new work and work whose balance ends meanwhile have to wait alike.</summary>
     [Fact]
     public async Task While_the_ledger_is_away_nothing_stops_and_nothing_starts_and_afterwards_every_second_is_charged_once()
     {
-        var team = await OpenTeamAsync("5000.00");
+        var (team, poor) = (await OpenTeamAsync("5000.00"), await OpenTeamAsync("20.00"));
         var running = await StartAsync(team, "running", replicas: 2);
         var pausing = await StartAsync(team, "pausing");
         var paused = Assert.Single(await PodsAsync(team, "pausing"));
         await KeepInSightAsync(paused);
         await UntilSettledAsync(running, times: 1);
         var pods = Uids(await PodsAsync(team, "running"));
+        var broke = await StartAsync(poor, "train");
+        var exhausts = (await StandingAsync(poor.Account)).ExhaustsAt!.Value;
         DateTimeOffset finished;
 
+        var stopped = TimeProvider.System.GetUtcNow();
         await Cluster.Postgres.StopAsync();
         try
         {
@@ -107,6 +111,9 @@ public sealed class OutageTests(OperatorFixture product) : OperatorTest(product)
             await PatchAsync(team, "pausing", new { spec = new { paused = true } });
             finished = await FinishedAtAsync(paused);
             Assert.Equal(0, await MetricAsync("tensormesh_ledger_up"));
+            var back = Instants.Later(stopped + TimeSpan.FromSeconds(30), exhausts + OperatorFixture.Options.SuspensionTolerance);
+            await Eventually.SeeAsync(() => Task.FromResult(TimeProvider.System.GetUtcNow()), now => now > back);
+            Assert.Null(Assert.Single(await PodsAsync(poor, "train")).Metadata.DeletionTimestamp);
             Assert.Equal(pods, Uids(await PodsAsync(team, "running")));
             Assert.Empty(await PodsAsync(team, "new"));
         }
@@ -125,6 +132,12 @@ public sealed class OutageTests(OperatorFixture product) : OperatorTest(product)
         await UntilSettledAsync(running, times: 1);
         Assert.Equal(2, (await RunsAsync(running)).Count);
         await Eventually.SeeAsync(() => MetricAsync("tensormesh_ledger_up"), up => up == 1);
+
+        // What its balance did not cover was nobody's fault but the outage's, and nobody pays for it.
+        await SeeStoppedAsync(poor, "train", "InsufficientBalance");
+        var run = Assert.Single(await RunsAsync(broke));
+        Assert.Equal(exhausts, run.ChargeUntil);
+        Assert.True(await ScalarAsync<long>($"select uncollected_nanos from suspension where account = '{poor.Account}'") > 0);
     }
 
     [Fact]

@@ -24,6 +24,11 @@ internal sealed class DevProcess : IAsyncDisposable
     public ProcessIdentity Identity { get; }
     public bool HasExited => _process.HasExited;
 
+    /// <summary>Null while it runs.</summary>
+    public int? ExitCode => _process.HasExited ? _process.ExitCode : null;
+
+    public string LogFile => _logFile;
+
     public static async Task<DevProcess> StartAsync(ClusterRecord record, string name, string file, IEnumerable<string> arguments)
     {
         var logFile = Path.Combine(record.Directory, "logs", name + ".log");

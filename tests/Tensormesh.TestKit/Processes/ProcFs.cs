@@ -13,6 +13,8 @@ internal static partial class ProcFs
     public const int SigQuit = 3;
     public const int SigKill = 9;
     public const int SigTerm = 15;
+    public const int SigCont = 18;
+    public const int SigStop = 19;
 
     public static ProcessIdentity Self => Identify(Environment.ProcessId, "owner")
         ?? throw new PlatformNotSupportedException("The dev cluster needs Linux: /proc/self/stat cannot be read.");

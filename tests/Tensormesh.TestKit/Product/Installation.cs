@@ -68,6 +68,9 @@ public sealed class Installation : IAsyncDisposable
     public bool OperatorRuns => operatorProcess is { HasExited: false };
     public int OperatorPid => operatorProcess?.Identity.Pid ?? throw new InvalidOperationException("the operator does not run");
 
+    /// <summary>Environment of the operator that starts next, over what this installation sets itself.</summary>
+    public IDictionary<string, string> OperatorExtras { get; } = new Dictionary<string, string>();
+
     /// <summary>For psql.</summary>
     public string DatabaseUrl
     {
@@ -108,8 +111,35 @@ public sealed class Installation : IAsyncDisposable
 
     public async Task StartOperatorAsync(CancellationToken cancellation)
     {
+        await LaunchOperatorAsync();
+        await WaitForOperatorAsync(cancellation);
+        if (HasWebhook) await operatorProcess!.WaitUntilAsync("asked by the API server", IsWebhookAskedAsync, StartLimit, cancellation);
+    }
+
+    /// <summary>Starts the operator, and returns before it is ready.</summary>
+    public async Task LaunchOperatorAsync() => operatorProcess = await StartAsync("tensormesh-operator", "Tensormesh.Operator", OperatorSettings());
+
+    /// <summary>Returns when the operator's local copies are complete.</summary>
+    public Task WaitForOperatorAsync(CancellationToken cancellation)
+        => WaitForHttpAsync(operatorProcess ?? throw new InvalidOperationException("the operator does not run"), new Uri(MetricsUrl, "/readyz"), cancellation);
+
+    /// <summary>Starts one more operator on the same cluster and ledger, without a webhook, and returns before it is ready.</summary>
+    /// <param name="name">Of its log and settings; not the first one's.</param>
+    /// <param name="changes">Environment variables that it has and the first has not, or that differ.</param>
+    public async Task<OperatorProcess> StartAnotherOperatorAsync(string name, IReadOnlyDictionary<string, string> changes)
+    {
+        var metrics = new Uri($"http://127.0.0.1:{FreePorts.Take(1)[0]}/metrics");
+        var settings = OperatorSettings();
+        settings["Tensormesh__MetricsUrl"] = metrics.GetLeftPart(UriPartial.Authority);
+        settings["Tensormesh__WebhookAddress"] = "";
+        foreach (var (key, value) in changes) settings[key] = value;
+        return new OperatorProcess(await StartAsync(name, "Tensormesh.Operator", settings, "tensormesh-operator"), metrics);
+    }
+
+    private Dictionary<string, string> OperatorSettings()
+    {
         var credit = "Tensormesh__Credit__";
-        operatorProcess = await StartAsync("tensormesh-operator", "Tensormesh.Operator", new()
+        var settings = new Dictionary<string, string>
         {
             ["ConnectionStrings__Billing"] = ConnectionString,
             ["Tensormesh__Kubeconfig"] = operatorKubeconfig,
@@ -123,9 +153,9 @@ public sealed class Installation : IAsyncDisposable
             [credit + "SettlementInterval"] = Options.SettlementInterval.ToString("c"),
             [credit + "SettlementLag"] = Options.SettlementLag.ToString("c"),
             [credit + "SuspensionTolerance"] = Options.SuspensionTolerance.ToString("c"),
-        });
-        await WaitForHttpAsync(operatorProcess, new Uri(MetricsUrl, "/readyz"), cancellation);
-        if (HasWebhook) await operatorProcess.WaitUntilAsync("asked by the API server", IsWebhookAskedAsync, StartLimit, cancellation);
+        };
+        foreach (var (name, value) in OperatorExtras) settings[name] = value;
+        return settings;
     }
 
     public async Task StartWebAsync(CancellationToken cancellation)
@@ -172,6 +202,14 @@ public sealed class Installation : IAsyncDisposable
         await process.DisposeAsync();
     }
 
+    /// <summary>Lets no instruction of it run until <see cref="ResumeOperator"/>: a machine that swaps, or a frozen virtual one.</summary>
+    public void PauseOperator() => ProcFs.Signal(operatorProcess!.Identity, ProcFs.SigStop);
+
+    public void ResumeOperator() => ProcFs.Signal(operatorProcess!.Identity, ProcFs.SigCont);
+
+    /// <summary>Null while it runs.</summary>
+    public int? OperatorExitCode => operatorProcess?.ExitCode;
+
     /// <summary>Ends the operator as a rolling update does.</summary>
     public async Task StopOperatorAsync()
     {
@@ -208,7 +246,7 @@ public sealed class Installation : IAsyncDisposable
     public bool HasWebhook => Options.Webhook && WebhookHost is { Length: > 0 };
 
     /// <summary>Settings go through a file that only its owner reads: arguments and their secrets are for every user to see.</summary>
-    private async Task<DevProcess> StartAsync(string name, string project, Dictionary<string, string> settings)
+    private async Task<DevProcess> StartAsync(string name, string project, Dictionary<string, string> settings, string? executable = null)
     {
         var file = Path.Combine(cluster.StateDirectory, name + ".env");
         var options = new FileStreamOptions
@@ -222,10 +260,10 @@ public sealed class Installation : IAsyncDisposable
             foreach (var (key, value) in settings) await writer.WriteLineAsync($"export {key}='{value.Replace("'", "'\\''", StringComparison.Ordinal)}'");
         }
 
-        return await DevProcess.StartAsync(cluster.Record, name, "/bin/sh", ["-c", ". \"$0\"; exec \"$@\"", file, Environment.ProcessPath is { } host && Path.GetFileName(host) == "dotnet" ? host : "dotnet", Repository.Executable(project, name)]);
+        return await DevProcess.StartAsync(cluster.Record, name, "/bin/sh", ["-c", ". \"$0\"; exec \"$@\"", file, Environment.ProcessPath is { } host && Path.GetFileName(host) == "dotnet" ? host : "dotnet", Repository.Executable(project, executable ?? name)]);
     }
 
-    private static async Task WaitForHttpAsync(DevProcess process, Uri url, CancellationToken cancellation)
+    internal static async Task WaitForHttpAsync(DevProcess process, Uri url, CancellationToken cancellation)
     {
         using var http = new HttpClient { Timeout = TimeSpan.FromSeconds(5) };
         await process.WaitUntilAsync("ready", async token =>

@@ -24,6 +24,8 @@ internal static class Prerequisites
         new("iproute2", "ip"), new("iptables", "iptables"), new("conntrack", "conntrack"), new("busybox-static", "busybox"),
     ];
 
+    private static readonly Package[] SteppingClock = [new("libfaketime", "/usr/lib/*/faketime/libfaketimeMT.so.1")];
+
     private static readonly Package[] Build =
     [
         new("golang-go", "go"), new("dpkg-dev", "dpkg-source"), new("rsync", "rsync"), new("jq", "jq"), new("make", "make"), new(
@@ -43,6 +45,9 @@ internal static class Prerequisites
         EnsureAsync(ControlPlane.Where(package => !(etcdComesWithBinaries && package.Name == "etcd-server")), say, cancellation);
 
     public static Task EnsureBuildAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(Build, say, cancellation);
+
+    public static Task EnsureSteppingClockAsync(Action<string> say, CancellationToken cancellation) =>
+        EnsureAsync(SteppingClock, say, cancellation);
 
     public static Task EnsureRealNodeAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(RealNode, say, cancellation);
 

@@ -1,4 +1,4 @@
--- Opens an account with its ledger account and its balance row, or records a changed policy.
+-- Opens an account with its ledger account and its balance row, or records a changed policy; no row when nothing changed.
 -- $1: id, $2: display name, $3: low balance alert, $4: card grace seconds, $5: time zone.
 with declared as (
   insert into account (id, display_name, low_balance_nanos, card_grace_seconds, time_zone) values ($1, $2, $3, $4, $5)
@@ -15,4 +15,4 @@ with declared as (
 ), balance as (
   insert into ledger_balance (ledger_account, may_be_negative) select id, false from opened
 )
-select pg_notify('tensormesh_standing', id) from declared
+select id from declared

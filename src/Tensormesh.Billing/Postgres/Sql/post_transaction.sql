@@ -50,8 +50,7 @@ create or replace function try_post(
 language plpgsql as $$
 declare
   v_content text := p_type;
-  v_hash bytea; v_posted_hash bytea;
-  v_position bigint;
+  v_hash bytea;
   v_entries int := cardinality(p_accounts);
   v_sum numeric := 0;
   v_fine boolean := true;
@@ -88,14 +87,18 @@ begin
   end loop;
 
   if v_fine then
-    insert into ledger_transaction (id, type, idempotency_key, content_hash, effective_at, description, details)
+    with header as (
+      insert into ledger_transaction (id, type, idempotency_key, content_hash, effective_at, description, details)
       values (new_transaction_id(), p_type, p_key, v_hash, coalesce(p_effective_at, clock_timestamp()), p_description, p_details)
       on conflict (idempotency_key) do nothing
-      returning position, id into v_position, transaction_id;
-    if found then
+      returning position, id
+    ), written as (
       insert into ledger_entry (transaction_position, ordinal, ledger_account, amount_nanos, currency)
-        select v_position, e.ordinal, e.id, e.amount, e.currency
-        from unnest(v_ids, p_amounts, p_currencies) with ordinality as e(id, amount, currency, ordinal);
+      select h.position, e.ordinal, e.id, e.amount, e.currency
+      from header h, unnest(v_ids, p_amounts, p_currencies) with ordinality as e(id, amount, currency, ordinal)
+    )
+    select h.id into transaction_id from header h;
+    if found then
       already_posted := false;
       return;
     end if;
@@ -200,22 +203,19 @@ begin
   end if;
 end $$;
 
--- Posts many in one SQL transaction, with the results that try_post would give to one after the other. p_movements numbers
--- from 1 the movement that each entry belongs to. When nothing could be refused, in whatever order, everything is written by
--- one statement; otherwise one by one.
-create or replace function post_transactions(
+-- Writes movements none of which could be refused, in whatever order, with a few statements for all of them; null where that is
+-- not so, and for each movement whose key is there already. The accounts are locked.
+create or replace function post_in_bulk(
   p_types text[], p_keys text[], p_effective_at timestamptz[], p_descriptions text[], p_details jsonb[],
   p_movements int[], p_accounts text[], p_amounts bigint[], p_currencies text[])
-returns table (movement int, transaction_id text, already_posted boolean, refusal text, message text)
+returns text[]
 -- Here the number of rows decides how to join them, and it differs from call to call.
 language plpgsql set plan_cache_mode = force_custom_plan as $$
 #variable_conflict use_column
 declare
   v_suspect boolean;
   v_ids text[];
-  v_accounts text[]; v_amounts bigint[]; v_currencies text[];
 begin
-  perform lock_ledger_accounts(p_accounts);
   select exists (
       select from unnest(p_movements, p_amounts) as e(movement, amount)
       group by e.movement having count(*) < 2 or sum(e.amount) <> 0 or bool_or(e.amount = 0))
@@ -232,54 +232,77 @@ begin
       where b.ledger_account is null or b.amount_nanos + d.more > 9223372036854775807
         or b.amount_nanos + d.less < case when b.may_be_negative then -9223372036854775807 else 0 end)
     into v_suspect;
+  if v_suspect then
+    return null;
+  end if;
 
-  if not v_suspect then
-    with entry as (
-      select e.movement, e.amount, e.currency, a.id, pg_backend_pid() % a.shards as shard, e.account,
-        row_number() over (partition by e.movement order by e.place) as ordinal
-      from unnest(p_movements, p_accounts, p_amounts, p_currencies) with ordinality as e(movement, account, amount, currency, place)
-      join ledger_account a on a.name = e.account
-    ), content as (
-      select movement, string_agg(E'\n' || account || ' ' || amount::text || ' ' || currency, '' order by account, amount, currency) as text
-      from entry group by movement
-    ), header as (
-      insert into ledger_transaction (id, type, idempotency_key, content_hash, effective_at, description, details)
-      select new_transaction_id(), m.type, m.key, sha256(convert_to(m.type || c.text, 'UTF8')),
-        coalesce(m.effective_at, clock_timestamp()), m.description, m.details
-      from unnest(p_types, p_keys, p_effective_at, p_descriptions, p_details) with ordinality
-        as m(type, key, effective_at, description, details, movement)
-      join content c on c.movement = m.movement order by m.movement
-      on conflict (idempotency_key) do nothing
-      returning position, id, idempotency_key
-    ), posted as (
-      select h.position, h.id, k.movement from header h join unnest(p_keys) with ordinality as k(key, movement) on k.key = h.idempotency_key
-    ), written as (
-      insert into ledger_entry (transaction_position, ordinal, ledger_account, amount_nanos, currency)
-      select p.position, e.ordinal, e.id, e.amount, e.currency from posted p join entry e on e.movement = p.movement
-    ), moved as (
-      update ledger_balance b set amount_nanos = b.amount_nanos + d.amount
-      from (select e.id, e.shard, sum(e.amount) as amount from posted p join entry e on e.movement = p.movement group by e.id, e.shard) d
-      where b.ledger_account = d.id and b.shard = d.shard
-    )
-    select array_agg(p.id order by m.movement) into v_ids
-      from generate_subscripts(p_keys, 1) as m(movement) left join posted p on p.movement = m.movement;
+  with entry as (
+    select e.movement, e.amount, e.currency, a.id, pg_backend_pid() % a.shards as shard, e.account,
+      row_number() over (partition by e.movement order by e.place) as ordinal
+    from unnest(p_movements, p_accounts, p_amounts, p_currencies) with ordinality as e(movement, account, amount, currency, place)
+    join ledger_account a on a.name = e.account
+  ), content as (
+    select movement, string_agg(E'\n' || account || ' ' || amount::text || ' ' || currency, '' order by account, amount, currency) as text
+    from entry group by movement
+  ), header as (
+    insert into ledger_transaction (id, type, idempotency_key, content_hash, effective_at, description, details)
+    select new_transaction_id(), m.type, m.key, sha256(convert_to(m.type || c.text, 'UTF8')),
+      coalesce(m.effective_at, clock_timestamp()), m.description, m.details
+    from unnest(p_types, p_keys, p_effective_at, p_descriptions, p_details) with ordinality
+      as m(type, key, effective_at, description, details, movement)
+    join content c on c.movement = m.movement order by m.movement
+    on conflict (idempotency_key) do nothing
+    returning position, id, idempotency_key
+  ), posted as (
+    select h.position, h.id, k.movement from header h join unnest(p_keys) with ordinality as k(key, movement) on k.key = h.idempotency_key
+  ), written as (
+    insert into ledger_entry (transaction_position, ordinal, ledger_account, amount_nanos, currency)
+    select p.position, e.ordinal, e.id, e.amount, e.currency from posted p join entry e on e.movement = p.movement
+  ), moved as (
+    update ledger_balance b set amount_nanos = b.amount_nanos + d.amount
+    from (select e.id, e.shard, sum(e.amount) as amount from posted p join entry e on e.movement = p.movement group by e.id, e.shard) d
+    where b.ledger_account = d.id and b.shard = d.shard
+  )
+  select array_agg(p.id order by m.movement) into v_ids
+    from generate_subscripts(p_keys, 1) as m(movement) left join posted p on p.movement = m.movement;
+  return v_ids;
+end $$;
+
+-- Posts many in one SQL transaction, with the results that try_post would give to one after the other. p_movements numbers
+-- from 1 the movement that each entry belongs to, and never falls. Planning the statements for all of them at once takes as long as
+-- posting two dozen one by one.
+create or replace function post_transactions(
+  p_types text[], p_keys text[], p_effective_at timestamptz[], p_descriptions text[], p_details jsonb[],
+  p_movements int[], p_accounts text[], p_amounts bigint[], p_currencies text[])
+returns table (movement int, transaction_id text, already_posted boolean, refusal text, message text)
+language plpgsql as $$
+declare
+  v_ids text[];
+  v_from int := 1;
+  v_to int;
+begin
+  perform lock_ledger_accounts(p_accounts);
+  if cardinality(p_keys) > 24 then
+    v_ids := post_in_bulk(p_types, p_keys, p_effective_at, p_descriptions, p_details, p_movements, p_accounts, p_amounts, p_currencies);
   end if;
 
   for i in 1..cardinality(p_keys) loop
+    v_to := v_from;
+    while p_movements[v_to] = i loop
+      v_to := v_to + 1;
+    end loop;
     movement := i;
-    transaction_id := v_ids[i];
-    already_posted := false;
-    refusal := null;
-    message := null;
-    if v_ids[i] is null then
-      select coalesce(array_agg(e.account order by e.place), '{}'), coalesce(array_agg(e.amount order by e.place), '{}'),
-          coalesce(array_agg(e.currency order by e.place), '{}')
-        into v_accounts, v_amounts, v_currencies
-        from unnest(p_movements, p_accounts, p_amounts, p_currencies) with ordinality as e(movement, account, amount, currency, place)
-        where e.movement = i;
+    if v_ids[i] is not null then
+      transaction_id := v_ids[i];
+      already_posted := false;
+      refusal := null;
+      message := null;
+    else
       select t.transaction_id, t.already_posted, t.refusal, t.message into transaction_id, already_posted, refusal, message
-        from try_post(p_types[i], p_keys[i], p_effective_at[i], p_descriptions[i], p_details[i], v_accounts, v_amounts, v_currencies) t;
+        from try_post(p_types[i], p_keys[i], p_effective_at[i], p_descriptions[i], p_details[i],
+          p_accounts[v_from:v_to - 1], p_amounts[v_from:v_to - 1], p_currencies[v_from:v_to - 1]) t;
     end if;
+    v_from := v_to;
     return next;
   end loop;
 end $$;

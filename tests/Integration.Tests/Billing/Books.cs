@@ -1,0 +1,16 @@
+namespace Tensormesh.Integration.Tests.Billing;
+
+/// <summary>Everything that the database knows of money and usage, as text: two dumps are equal when nothing was written in between.</summary>
+internal static class Books
+{
+    public static readonly string[] Tables =
+    [
+        "account", "ledger_account", "ledger_transaction", "ledger_entry", "ledger_balance", "price_version", "run_interval",
+        "run_interval_rating", "credit_hold", "suspension",
+    ];
+
+    /// <summary>A row of zero in ledger_balance is no more than a place to lock, which may be made and stay.</summary>
+    public static string Dump { get; } = "select " + string.Join(" || ", Tables.Select(table =>
+        $"E'\\n{table}\\n' || coalesce((select string_agg(t::text, E'\\n' order by t::text) from {table} t"
+            + (table == "ledger_balance" ? " where amount_nanos <> 0" : "") + "), '')"));
+}

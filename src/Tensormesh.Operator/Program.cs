@@ -47,6 +47,7 @@ AddInformer<V1Namespace>(ResourcePath.Namespaces);
 builder.Services.AddSingleton<ClusterView>();
 builder.Services.AddSingleton(options.Lease with { Namespace = options.Namespace });
 builder.Services.AddSingleton<LeaderLease>();
+builder.Services.AddSingleton<StandingMemory>();
 builder.Services.AddSingleton<StandingListener>();
 
 // The loop: observe, decide, act, report.

@@ -55,8 +55,14 @@ internal static class GateBenchmark
         var observer = new Observer(
             view, new Payers(view, client), new Accounts(database), new RunIntervals(database), new PriceList(new Prices(database), TimeProvider.System),
             new PodDrift(), TimeProvider.System);
+        var memory = new StandingMemory(TimeProvider.System);
         var gate = new AdmissionWebhook(
-            view, observer, new CreditPolicy(), metrics, TimeProvider.System, NullLogger<AdmissionWebhook>.Instance);
+            view, observer, memory, new CreditPolicy(), metrics, TimeProvider.System, NullLogger<AdmissionWebhook>.Instance);
+        // As in the operator: what is remembered is forgotten when the ledger tells of a change.
+        var listener = new StandingListener(database, memory, TimeProvider.System, NullLogger<StandingListener>.Instance);
+        var connected = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        var listening = listener.RunAsync(_ => { }, () => connected.TrySetResult(), watching.Token);
+        await connected.Task.WaitAsync(cancellation);
         await using var app = await ServeAsync(gate, cancellation);
         try
         {
@@ -66,7 +72,7 @@ internal static class GateBenchmark
         {
             await app.StopAsync(CancellationToken.None);
             await watching.CancelAsync();
-            await watches;
+            await Task.WhenAll(watches, listening);
         }
     }
 

@@ -6,6 +6,7 @@ var groups = new Dictionary<string, Func<Workplace, CancellationToken, Task>>(St
     ["ledger"] = LedgerBenchmark.RunAsync,
     ["standing"] = StandingBenchmark.RunAsync,
     ["gate"] = GateBenchmark.RunAsync,
+    ["overspend"] = OverspendBenchmark.RunAsync,
 };
 
 var asked = args.Where(name => name.Length > 0).ToArray();

@@ -34,7 +34,7 @@ internal static class GateBenchmark
     private const int Rounds = 5;
     private const string ConstantPath = "/constant";
     private static readonly TimeSpan Duration = TimeSpan.FromSeconds(3);
-    private static readonly TimeSpan WarmUp = TimeSpan.FromSeconds(3);
+    private static readonly TimeSpan WarmUp = TimeSpan.FromSeconds(6);
 
     public static async Task RunAsync(Workplace workplace, CancellationToken cancellation)
     {
@@ -96,8 +96,9 @@ internal static class GateBenchmark
                 $"round {round}: constant {Describe(floor)}, verdict {Describe(subject)}, load {Workplace.LoadAverage()}");
         }
 
+        // Round by round: code that is still being compiled, and other load, meet a round's floor and its subject alike.
         workplace.Report(
-            "p99_ratio", Samples.Median(verdicts) / Samples.Median(constants), "ratio", "<=2.0",
+            "p99_ratio", Samples.Median(verdicts.Zip(constants, (subject, floor) => subject / floor)), "ratio", "<=2.0",
             $"a webhook in the same process that answers a constant, {Clients} clients; p99 of the verdict {Samples.Median(verdicts):0.0} ms");
     }
 

@@ -18,7 +18,7 @@ internal static class MemoryBenchmark
     public static async Task RunAsync(Workplace workplace, CancellationToken cancellation)
     {
         await using var cluster = await DevCluster.StartAsync(new DevClusterOptions { RealNode = false }, line => Workplace.Say($"{line}"), cancellation);
-        await using var product = await Installation.PrepareAsync(cluster, new InstallationOptions(), cancellation);
+        await using var product = await Installation.PrepareAsync(cluster, new InstallationOptions { Webhook = false }, cancellation);
         await using var database = BillingServices.OpenDataSource(product.ConnectionString);
         var backlog = new Backlog(cluster, database, Teams);
         await product.StartOperatorAsync(cancellation);

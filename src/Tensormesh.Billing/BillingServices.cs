@@ -36,11 +36,7 @@ public static class BillingServices
         return services;
     }
 
-    /// <summary>
-    /// A pool with bounds, and without the seven statements that would clear a session each time that it is used again: nothing here
-    /// changes a session but for LISTEN, whose connection is not used for anything else. What the connection string does not
-    /// say is said here.
-    /// </summary>
+    /// <summary>A pool with bounds: what the connection string does not say is said here.</summary>
     public static NpgsqlDataSource OpenDataSource(string connectionString)
     {
         var settings = new NpgsqlConnectionStringBuilder(connectionString);
@@ -50,7 +46,6 @@ public static class BillingServices
         if (!said.Contains("Command Timeout")) settings.CommandTimeout = CommandTimeoutSeconds;
         if (!said.Contains("Max Auto Prepare")) settings.MaxAutoPrepare = MaxAutoPrepare;
         if (!said.Contains("Auto Prepare Min Usages")) settings.AutoPrepareMinUsages = AutoPrepareMinUsages;
-        if (!said.Contains("No Reset On Close")) settings.NoResetOnClose = true;
         if (!said.Contains("Application Name")) settings.ApplicationName = "tensormesh";
         return NpgsqlDataSource.Create(settings);
     }

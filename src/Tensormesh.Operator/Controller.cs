@@ -15,8 +15,9 @@ namespace Tensormesh.Operator;
 /// <summary>What changed, to which key, to which loop: the wiring between watches, the ledger's hints and the three reconcilers.</summary>
 internal sealed partial class Controller(
     ClusterView cluster, GpuDeploymentReconciler deployments, BillingAccountReconciler billingAccounts, PriceBookReconciler priceBooks,
-    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, Departures departures, Orphans orphans, Uninstaller uninstaller, StatusReporter reporter, NpgsqlDataSource dataSource,
-    LedgerClock clock, OperatorEpoch epoch, OperatorOptions options, OperatorMetrics metrics,
+    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, OwnWrites own, Applier applier, Departures departures, Orphans orphans,
+    Uninstaller uninstaller, StatusReporter reporter, EventRecorder events, NpgsqlDataSource dataSource, LedgerClock clock, OperatorEpoch epoch,
+    OperatorOptions options, OperatorMetrics metrics,
     TimeProvider time, IHostApplicationLifetime lifetime, ILogger<Controller> logger) : BackgroundService
 {
     /// <summary>Hints about one account within this time are one hint: placing fifty holds must not reconcile fifty deployments fifty times.</summary>
@@ -30,15 +31,23 @@ internal sealed partial class Controller(
     /// <summary>A database that is away must not keep a customer from pausing work, which needs none.</summary>
     private static readonly TimeSpan EpochPatience = TimeSpan.FromSeconds(5);
 
+    /// <summary>What is shown of an account follows holds that were placed within this time: nothing but what people read depends on it.</summary>
+    private static readonly TimeSpan ShowWindow = TimeSpan.FromSeconds(1);
+
+    /// <summary>How long work waits at the start for the ledger's hints: what is looked at before they come must be looked at again.</summary>
+    private static readonly TimeSpan ListenPatience = TimeSpan.FromSeconds(2);
+
     private static readonly TimeSpan GaugeInterval = TimeSpan.FromMilliseconds(500);
 
     private readonly WorkQueue gpuQueue = new(time);
     private readonly WorkQueue accountQueue = new(time);
     private readonly WorkQueue priceQueue = new(time);
     private readonly ConcurrentDictionary<AccountId, byte> hints = new();
+    private readonly ConcurrentDictionary<AccountId, byte> held = new();
     /// <summary>Ends with the refusal that a write of this operator got because another has taken over.</summary>
     private readonly TaskCompletionSource fenced = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private volatile bool everythingChanged;
+    private volatile bool begun;
     private volatile bool led;
     /// <summary>Ends when the operator's own namespace is being deleted.</summary>
     private readonly TaskCompletionSource goodbye = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -86,6 +95,17 @@ internal sealed partial class Controller(
     {
         led = true;
         await WaitForSyncAsync(term).ConfigureAwait(false);
+        using var all = CancellationTokenSource.CreateLinkedTokenSource(term);
+        var loop = all.Token;
+        var listens = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        var listening = listener.RunAsync(Hint, () =>
+        {
+            // What was decided before the hints came may have missed one.
+            if (begun) everythingChanged = true;
+            listens.TrySetResult();
+        }, loop);
+        await Task.WhenAny(listens.Task, Task.Delay(ListenPatience, time, loop)).ConfigureAwait(false);
+        begun = true;
         var caughtUp = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         foreach (var account in cluster.BillingAccounts.All) accountQueue.Add(ObjectKey.Of(account));
         foreach (var book in cluster.PriceBooks.All) priceQueue.Add(ObjectKey.Of(book));
@@ -93,8 +113,6 @@ internal sealed partial class Controller(
         var backlog = new ConcurrentDictionary<string, byte>(cluster.GpuDeployments.All.Select(deployment => KeyValuePair.Create(ObjectKey.Of(deployment), (byte)0)));
         LogReady(logger, cluster.GpuDeployments.Count);
 
-        using var all = CancellationTokenSource.CreateLinkedTokenSource(term);
-        var loop = all.Token;
         // Until the epoch is taken, whatever would write finds the ledger unavailable, and tries again.
         var taking = Retry(() => TakeEpochAsync(loop), loop);
         await Task.WhenAny(taking, Task.Delay(EpochPatience, time, loop)).ConfigureAwait(false);
@@ -103,8 +121,9 @@ internal sealed partial class Controller(
             gpuQueue.RunAsync(options.Workers, Timed("GpuDeployment", CountDownAsync), (key, fault) => OnFault("GpuDeployment", key, fault), loop),
             accountQueue.RunAsync(2, Timed("BillingAccount", billingAccounts.ReconcileAsync), (key, fault) => OnFault("BillingAccount", key, fault), loop),
             priceQueue.RunAsync(1, Timed("PriceBook", (key, token) => priceBooks.ReconcileAsync(key, EnqueueAll, token)), (key, fault) => OnFault("PriceBook", key, fault), loop),
-            listener.RunAsync(Hint, () => everythingChanged = true, loop),
+            listening,
             FollowHintsAsync(loop),
+            events.RunAsync(loop),
             orphans.RunAsync(loop),
             WatchBacklogAsync(backlog, caughtUp, loop),
             metering.RunAsync(Task.WhenAll(taking, caughtUp.Task), Hint, loop),
@@ -133,8 +152,15 @@ internal sealed partial class Controller(
 
     private void Wire()
     {
+        applier.Held += account => held.TryAdd(account, 0);
         cluster.GpuDeployments.Changed += (before, after) =>
         {
+            if (before is not null && after is not null)
+            {
+                gpuQueue.AddUnless(ObjectKey.Of(after), () => own.IsEcho(before, after));
+                return;
+            }
+
             gpuQueue.Add(ObjectKey.Of((after ?? before)!));
             if (after is not null) return;
             cluster.Forget(before!.Metadata.Uid);
@@ -143,8 +169,11 @@ internal sealed partial class Controller(
         };
         cluster.Deployments.Changed += (before, after) =>
         {
-            EnqueueOwner(after ?? before);
-            if (after is null) drift.Forget(before!);
+            if (before is not null && after is not null && PodDrift.IsSame(before, after)) return;
+            if (after is not null && ClusterView.OwnerKey(after) is { } key) gpuQueue.AddUnless(key, () => drift.IsAsApplied(after));
+            if (after is not null) return;
+            EnqueueOwner(before);
+            drift.Forget(before!);
         };
         cluster.Pods.Changed += departures.Note;
         cluster.Pods.Changed += (before, after) => EnqueueOwner(after ?? before);
@@ -201,8 +230,18 @@ internal sealed partial class Controller(
     private async Task FollowHintsAsync(CancellationToken cancellation)
     {
         using var timer = new PeriodicTimer(HintWindow, time);
+        var shown = time.GetTimestamp();
         while (await timer.WaitForNextTickAsync(cancellation).ConfigureAwait(false))
         {
+            if (time.GetElapsedTime(shown) >= ShowWindow)
+            {
+                shown = time.GetTimestamp();
+                foreach (var (account, _) in held)
+                {
+                    if (held.TryRemove(account, out _)) accountQueue.Add(account.Value);
+                }
+            }
+
             if (everythingChanged)
             {
                 everythingChanged = false;

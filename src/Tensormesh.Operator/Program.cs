@@ -47,10 +47,12 @@ AddInformer<V1Namespace>(ResourcePath.Namespaces);
 builder.Services.AddSingleton<ClusterView>();
 builder.Services.AddSingleton(options.Lease with { Namespace = options.Namespace });
 builder.Services.AddSingleton<LeaderLease>();
+builder.Services.AddSingleton<StandingMemory>();
 builder.Services.AddSingleton<StandingListener>();
 
 // The loop: observe, decide, act, report.
 builder.Services.AddSingleton<PodDrift>();
+builder.Services.AddSingleton<OwnWrites>();
 builder.Services.AddSingleton<PriceList>();
 builder.Services.AddSingleton<Payers>();
 builder.Services.AddSingleton<Observer>();

@@ -28,28 +28,34 @@ internal static class LedgerBenchmark
         var accounts = await DeclareAsync(new Accounts(database), cancellation);
         var hot = accounts[0];
 
-        var spread = new Load(ledger, random => accounts[random.Next(accounts.Length)], 1);
-        var onOne = new Load(ledger, _ => hot, 1);
-        var batched = new Load(ledger, random => accounts[random.Next(accounts.Length)], BatchSize);
-        foreach (var load in new[] { spread, onOne, batched }) await load.PerSecondAsync(WarmUp, cancellation);
+        var spread = new Load(() => ledger, random => accounts[random.Next(accounts.Length)], 1);
+        var onOne = new Load(() => ledger, _ => hot, 1);
+        // Eight processes' worth of clients, which cannot share a commit: what the lock of one row allows.
+        var apart = new Load(() => new Ledger(database), _ => hot, 1);
+        var batched = new Load(() => ledger, random => accounts[random.Next(accounts.Length)], BatchSize);
+        foreach (var load in new[] { spread, onOne, apart, batched }) await load.PerSecondAsync(WarmUp, cancellation);
         await RunningWork.AnalyzeAsync(database, cancellation);
 
-        var (floors, spreads, hots, batches) = (new List<double>(), new List<double>(), new List<double>(), new List<double>());
+        var (floors, spreads, hots, batches, aparts) = (
+            new List<double>(), new List<double>(), new List<double>(), new List<double>(), new List<double>());
         for (var round = 1; round <= Rounds; round++)
         {
             // Interleaved, so that what else the machine does meets the floor and the subjects alike.
             floors.Add(await pgbench.SimpleUpdateAsync(Clients, PgbenchThreads, Duration, cancellation));
             spreads.Add(await spread.PerSecondAsync(Duration, cancellation));
             hots.Add(await onOne.PerSecondAsync(Duration, cancellation));
+            aparts.Add(await apart.PerSecondAsync(Duration, cancellation));
             batches.Add(await batched.PerSecondAsync(Duration, cancellation));
             Workplace.Say(
-                $"round {round}: pgbench {floors[^1]:0}/s, spread {spreads[^1]:0}/s, hot {hots[^1]:0}/s, batched {batches[^1]:0}/s");
+                $"round {round}: pgbench {floors[^1]:0}/s, spread {spreads[^1]:0}/s, hot {hots[^1]:0}/s (apart {aparts[^1]:0}/s), batched {batches[^1]:0}/s, load {Workplace.LoadAverage()}");
         }
 
         var floor = Samples.Median(floors);
         const string peer = "pgbench -b simple-update -c 8 -j 2 on the same server";
         workplace.Report("spread_ratio", Samples.Median(spreads) / floor, "ratio", ">=1.0", peer);
         workplace.Report("hot_ratio", Samples.Median(hots) / floor, "ratio", ">=0.7", peer);
+        workplace.Report(
+            "hot_apart_ratio", Samples.Median(aparts) / floor, "ratio", null, peer + "; every post in an SQL transaction of its own");
         workplace.Report("batched_ratio", Samples.Median(batches) / floor, "ratio", ">=4.0", peer);
     }
 
@@ -63,7 +69,7 @@ internal static class LedgerBenchmark
     }
 
     /// <summary>Clients that post top-ups one after the other, each in SQL transactions of a number of movements.</summary>
-    private sealed class Load(Ledger ledger, Func<Random, AccountId> choose, int batch)
+    private sealed class Load(Func<Ledger> open, Func<Random, AccountId> choose, int batch)
     {
         private static long payments;
 
@@ -78,6 +84,7 @@ internal static class LedgerBenchmark
 
         private async Task<long> ClientAsync(Random random, long began, TimeSpan duration, CancellationToken cancellation)
         {
+            var ledger = open();
             var posted = 0L;
             while (Stopwatch.GetElapsedTime(began) < duration)
             {

@@ -6,10 +6,15 @@ var groups = new Dictionary<string, Func<Workplace, CancellationToken, Task>>(St
     ["ledger"] = LedgerBenchmark.RunAsync,
     ["standing"] = StandingBenchmark.RunAsync,
     ["gate"] = GateBenchmark.RunAsync,
+    ["overspend"] = OverspendBenchmark.RunAsync,
+    ["reconcile/drain"] = DrainBenchmark.RunAsync,
+    ["reconcile/memory"] = MemoryBenchmark.RunAsync,
 };
 
+// A group may have parts: its name alone is all of them.
+IEnumerable<string> Named(string name) => groups.Keys.Where(key => key == name || key.StartsWith(name + "/", StringComparison.Ordinal));
 var asked = args.Where(name => name.Length > 0).ToArray();
-if (asked.FirstOrDefault(name => !groups.ContainsKey(name)) is { } unknown)
+if (asked.FirstOrDefault(name => !Named(name).Any()) is { } unknown)
 {
     await Console.Error.WriteLineAsync($"there is no benchmark group '{unknown}'; the groups are: {string.Join(' ', groups.Keys)}");
     return 2;
@@ -25,9 +30,9 @@ Console.CancelKeyPress += (_, press) =>
 
 try
 {
-    foreach (var name in asked.Length > 0 ? asked : [.. groups.Keys])
+    foreach (var name in asked.Length > 0 ? asked.SelectMany(Named) : groups.Keys)
     {
-        await using var workplace = new Workplace(name);
+        await using var workplace = new Workplace(name.Split('/')[0]);
         Workplace.Say($"{name}: load average {Workplace.LoadAverage()} on {Environment.ProcessorCount} cores");
         await groups[name](workplace, interrupted.Token);
     }

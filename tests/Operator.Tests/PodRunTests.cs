@@ -71,6 +71,47 @@ public sealed class PodRunTests
     }
 
     [Fact]
+    public void A_pod_on_a_silent_node_is_held_until_it_is_given_up_and_then_ended_when_the_silence_began()
+    {
+        var silent = A.Noon.AddSeconds(-40);
+        Assert.Null(PodRun.From(A.Pod(Uid, started: A.Noon.AddSeconds(-60)), nodeExists: true, A.Noon, silent).EndedAt);
+        var evicted = A.Pod(Uid, started: A.Noon.AddSeconds(-60), deleted: A.Noon.AddSeconds(20), grace: 30);
+        Assert.Equal(silent, PodRun.From(evicted, nodeExists: true, A.Noon, silent).EndedAt);
+
+        // What the kubelet still said of its end is better than when it fell silent.
+        var reported = A.Pod(Uid, started: A.Noon.AddSeconds(-60), finished: A.Noon.AddSeconds(-50), deleted: A.Noon.AddSeconds(20), grace: 30);
+        Assert.Equal(A.Noon.AddSeconds(-50), PodRun.From(reported, nodeExists: true, A.Noon, silent).EndedAt);
+        // A deletion that came before the silence ends it no later.
+        var before = A.Pod(Uid, started: A.Noon.AddSeconds(-60), deleted: A.Noon.AddSeconds(-45), grace: 5);
+        Assert.Equal(A.Noon.AddSeconds(-45), PodRun.From(before, nodeExists: true, A.Noon, silent).EndedAt);
+    }
+
+    [Theory]
+    [InlineData("Running")]
+    [InlineData("Failed")]
+    public void A_pod_whose_node_is_gone_ends_when_the_node_controller_took_it_for_lost(string phase)
+    {
+        var lost = A.Noon.AddSeconds(-40);
+        var pod = A.Pod(Uid, started: A.Noon.AddSeconds(-60), deleted: A.Noon.AddSeconds(-3), grace: 0, phase: phase);
+        pod.Status.Conditions = [Condition("Ready", "False", lost), Condition("ContainersReady", "True", A.Noon.AddSeconds(-60))];
+        Assert.Equal(lost, PodRun.From(pod, nodeExists: false, A.Noon).EndedAt);
+    }
+
+    [Fact]
+    public void A_workload_that_was_not_ready_by_itself_does_not_pass_for_lost()
+    {
+        // Unready for an hour by its own probe, and so are its containers: the node controller had no part in it.
+        var pod = A.Pod(Uid, started: A.Noon.AddHours(-2), deleted: A.Noon.AddSeconds(-3), grace: 0);
+        pod.Status.Conditions = [Condition("Ready", "False", A.Noon.AddHours(-1)), Condition("ContainersReady", "False", A.Noon.AddHours(-1))];
+        Assert.Equal(A.Noon.AddSeconds(-3), PodRun.From(pod, nodeExists: false, A.Noon).EndedAt);
+
+        // With a gate of its own, Ready alone may be False as well.
+        pod.Status.Conditions[1].Status = "True";
+        pod.Spec.ReadinessGates = [new V1PodReadinessGate { ConditionType = "example.com/warm" }];
+        Assert.Equal(A.Noon.AddSeconds(-3), PodRun.From(pod, nodeExists: false, A.Noon).EndedAt);
+    }
+
+    [Fact]
     public void A_container_that_the_kubelet_lost_while_deleting_its_pod_ends_when_it_was_last_seen_to_change()
     {
         // As a kubelet of 1.20 reported it, for a pod that it then never finished deleting.
@@ -109,6 +150,9 @@ public sealed class PodRunTests
         Assert.Equal(A.Noon.AddSeconds(-7), run.EndedAt);
         Assert.False(run.Live);
     }
+
+    private static V1PodCondition Condition(string type, string status, DateTimeOffset since)
+        => new() { Type = type, Status = status, LastTransitionTime = since.UtcDateTime };
 
     private static PodRun From(V1Pod pod) => PodRun.From(pod, nodeExists: true, A.Noon);
 }

@@ -99,7 +99,7 @@ public sealed class RenderingTests
 
     [Theory]
     [InlineData("""{"metadata":{"name":"bad","namespace":"n","uid":"u","resourceVersion":"8"},"status":{"replicas":99999999999}}""", true)]
-    [InlineData("""{"metadata":{"name":"bad","namespace":"n","uid":"u","resourceVersion":"8"},"status":{"conditions":[{"lastTransitionTime":"2026-11-23t08:26:23x5z"}]}}""", true)]
+    [InlineData("""{"metadata":{"name":"bad","namespace":"n","uid":"u","resourceVersion":"8"},"status":{"conditions":[{"lastTransitionTime":"yesterday"}]}}""", true)]
     [InlineData("""{"metadata":{"name":"bad","namespace":"n","uid":"u","resourceVersion":"8"},"spec":{"replicas":99999999999}}""", false)]
     public void One_object_that_cannot_be_read_hides_no_other_and_is_read_without_a_status_that_is_nonsense(string bad, bool withoutStatus)
     {
@@ -109,7 +109,7 @@ public sealed class RenderingTests
         Assert.Equal(("10", "next"), (page.ResourceVersion, page.Continue));
         Assert.Equal(withoutStatus ? "bad good" : "good", string.Join(' ', page.Items.Select(item => item.Metadata.Name)));
         Assert.All(page.Items, item => Assert.Null(item.Status));
-        Assert.Equal(withoutStatus ? [] : [("n/bad", "u")], page.Unreadable.Select(item => (item.Key, item.Uid)));
+        Assert.Equal(withoutStatus ? "" : "n/bad u", string.Join(' ', page.Unreadable.Select(item => $"{item.Key} {item.Uid}")));
 
         var changed = KubernetesStream.Parse<GpuDeployment>($$"""{"type":"MODIFIED","object":{{bad}}}""");
         Assert.Equal((withoutStatus ? WatchKind.Modified : WatchKind.Unreadable, "8", "n/bad"), (changed.Kind, changed.ResourceVersion, changed.Key));

@@ -1,5 +1,7 @@
 using System.Collections.Concurrent;
+using k8s.Models;
 using Tensormesh.Operator.Watching;
+using Tensormesh.Resources;
 
 namespace Tensormesh.Operator.Tests;
 
@@ -199,6 +201,51 @@ public sealed class WorkQueueTests
         await stop.CancelAsync();
         await running;
     }
+
+    [Fact]
+    public async Task An_echo_that_comes_before_the_answer_to_its_write_is_judged_when_the_work_is_done()
+    {
+        var queue = new WorkQueue(TimeProvider.System);
+        var own = new OwnWrites();
+        var runs = new ConcurrentDictionary<string, int>();
+        var (entered, release) = (new TaskCompletionSource(), new TaskCompletionSource());
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(Ends);
+        var running = queue.RunAsync(1, async (key, _) =>
+        {
+            runs.AddOrUpdate(key, 1, (_, count) => count + 1);
+            entered.TrySetResult();
+            await release.Task;
+            if (key != "later") own.Add(key, "7");
+            return null;
+        }, (_, _) => { }, stop.Token);
+
+        queue.Add("echoed");
+        await entered.Task.WaitAsync(Ends);
+        queue.AddUnless("echoed", () => own.IsEcho(Version("echoed", "6"), Version("echoed", "7")));
+        release.SetResult();
+        await Until(() => queue is { Depth: 0, Working: 0 });
+        queue.AddUnless("echoed", () => own.IsEcho(Version("echoed", "6"), Version("echoed", "7")));
+        queue.AddUnless("later", () => own.IsEcho(Version("later", "7"), Version("later", "8")));
+        await Until(() => runs.ContainsKey("later"));
+        Assert.Equal(1, runs["echoed"]);
+        await stop.CancelAsync();
+        await running;
+    }
+
+    [Fact]
+    public void What_somebody_else_changed_is_never_an_echo()
+    {
+        var own = new OwnWrites();
+        own.Add("a", "7");
+        Assert.True(own.IsEcho(Version("a", "6"), Version("a", "7")));
+        Assert.False(own.IsEcho(Version("a", "6"), Version("a", "8")));
+        Assert.False(own.IsEcho(Version("b", "6"), Version("b", "7")));
+        // A missed event: our write is the newest, and another's edit lies between.
+        Assert.False(own.IsEcho(Version("a", "6"), Version("a", "7", generation: 2)));
+    }
+
+    private static GpuDeployment Version(string uid, string version, long generation = 1)
+        => new() { Metadata = new V1ObjectMeta { Uid = uid, ResourceVersion = version, Generation = generation } };
 
     private static async Task Until(Func<bool> condition)
     {

@@ -146,6 +146,13 @@ public sealed class DevCluster : IAsyncDisposable
     /// <summary>Kills the real node's kubelet and starts another; its containers run on.</summary>
     public Task RestartKubeletAsync() => OwnNode().RestartKubeletAsync();
 
+    /// <summary>Returns when the process runs, which is a moment before it works.</summary>
+    public Task StartControllerManagerAsync(ControllerManagerOptions options) =>
+        OwnPlane("the controller manager cannot be started").StartControllerManagerAsync(options);
+
+    /// <summary>Returns when the controller manager has ended.</summary>
+    public Task StopControllerManagerAsync() => OwnPlane("the controller manager cannot be stopped").StopControllerManagerAsync();
+
     public async ValueTask DisposeAsync()
     {
         // What is in a cluster that ends with its etcd need not be deleted from it.
@@ -187,13 +194,13 @@ public sealed class DevCluster : IAsyncDisposable
         var node = realNode ? RealNode.StartAsync(record, binaries, network, plane, abandoned.Token) : null;
         try
         {
-            await plane.StartAsync(abandoned.Token);
+            await plane.StartAsync(options.ControllerManager, abandoned.Token);
             say($"control plane ready: {binaries} at {plane.ApiServer}");
             var kubeconfig = plane.WriteAdminKubeconfig(Path.Combine(record.Directory, "admin.kubeconfig"));
             var cluster = new DevCluster(record, plane, await postgres, kubeconfig);
             if (node is not null)
                 whyHollow = await cluster.JoinRealNodeAsync(node, say, abandoned.Token);
-            await cluster.WaitForDefaultServiceAccountAsync(abandoned.Token);
+            if (options.ControllerManager is not null) await cluster.WaitForDefaultServiceAccountAsync(abandoned.Token);
             await cluster.AddHollowNodesAsync(options, whyHollow, say, abandoned.Token);
             say("controllers and Postgres ready");
             return cluster;

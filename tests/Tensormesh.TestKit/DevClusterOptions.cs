@@ -10,6 +10,12 @@ public sealed record DevClusterOptions
     public bool HollowGpuB { get; init; }
 
     /// <summary>
+    /// Null: no controller manager until <see cref="DevCluster.StartControllerManagerAsync"/>. Until then Deployments stay without ReplicaSets, and
+    /// namespaces without the service account that pods need.
+    /// </summary>
+    public ControllerManagerOptions? ControllerManager { get; init; } = new();
+
+    /// <summary>
     /// Where logs, keys and data go, deleted at the end; a short path that is empty or does not exist. Null: one is
     /// chosen.
     /// </summary>

@@ -58,6 +58,28 @@ public sealed class Accounts(NpgsqlDataSource dataSource, OperatorEpoch? epoch =
     public Task<DeploymentStanding?> ReadStandingAsync(AccountId account, DeploymentId deployment, CancellationToken cancellation)
         => ReadAsync(account, deployment, cancellation);
 
+    /// <summary>
+    /// The standing, and the deployment's runs that have not ended, whoever pays for them: what a look at a deployment reads, in one round
+    /// trip.
+    /// </summary>
+    /// <param name="account">Null when nobody pays: then there is no standing to read.</param>
+    public async Task<(DeploymentStanding? Standing, IReadOnlyList<OpenRun> Runs)> ReadWithRunsAsync(
+        AccountId? account, DeploymentId deployment, CancellationToken cancellation)
+    {
+        await using var batch = dataSource.CreateBatch();
+        if (account is { } payer) batch.BatchCommands.Add(StandingReader.Command(payer, deployment));
+        batch.BatchCommands.Add(RunIntervals.OpenCommand(deployment));
+        await using var reader = await batch.ExecuteReaderAsync(cancellation);
+        DeploymentStanding? standing = null;
+        if (account is { } read)
+        {
+            standing = await StandingReader.ReadAsync(reader, read, deployment, cancellation);
+            await reader.NextResultAsync(cancellation);
+        }
+
+        return (standing, await RunIntervals.ReadOpenAsync(reader, cancellation));
+    }
+
     public async Task<IReadOnlyList<AccountId>> ListAsync(CancellationToken cancellation)
     {
         await using var command = dataSource.CreateCommand("select id from account order by id");

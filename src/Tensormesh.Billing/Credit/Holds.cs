@@ -14,19 +14,24 @@ public sealed class Holds(NpgsqlDataSource dataSource, OperatorEpoch? epoch = nu
     /// covers as
     /// many GPUs is left as it is, or shrunk with a smaller request; a larger request takes a hold for the difference. Idempotent.
     /// </summary>
+    /// <param name="quietly">True tells of the changed standing only when money was given back: less for the others lets none of them
+    /// start.</param>
     /// <returns>The verdict of <see cref="BillingGate.EvaluateStart"/> under the lock; on Admit the hold is in place.</returns>
-    public async Task<Verdict> PlaceAsync(LaunchRequest request, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation)
+    public async Task<Verdict> PlaceAsync(
+        LaunchRequest request, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation, bool quietly = false)
     {
         var at = now.ToLedgerTime();
         if (request.Account is not { } account) return BillingGate.EvaluateStart(request, null, policy, at);
-        var placed = await Transact.RunAsync(dataSource, async connection =>
+        var (placed, gaveBack) = await Transact.RunAsync(dataSource, async connection =>
         {
             var standing = await LockAndReadAsync(connection, account, request.Deployment, cancellation);
             var verdict = BillingGate.EvaluateStart(request, standing, policy, at);
-            if (verdict is Verdict.Admit) await SetAsync(connection, HoldFor(request, standing!, policy, at), cancellation);
-            return verdict;
+            if (verdict is not Verdict.Admit) return (verdict, false);
+            var hold = HoldFor(request, standing!, policy, at);
+            await SetAsync(connection, hold, cancellation);
+            return (verdict, standing!.Hold is { } before && hold.Remaining < before.Remaining);
         }, cancellation);
-        if (placed is Verdict.Admit) hints.Tell(account);
+        if (placed is Verdict.Admit && (gaveBack || !quietly)) hints.Tell(account);
         return placed;
     }
 

@@ -113,7 +113,7 @@ public sealed class Ledger
     [
         Transact.Value(movement.Type.ToString()),
         Transact.Value(movement.Key),
-        Transact.Value(movement.EffectiveAt, NpgsqlDbType.TimestampTz),
+        Transact.Value(movement.EffectiveAt?.ToLedgerTime(), NpgsqlDbType.TimestampTz),
         Transact.Value(movement.Description),
         Transact.Value(movement.Details, NpgsqlDbType.Jsonb),
         Transact.Value(movement.Entries.Select(entry => entry.LedgerAccount).ToArray()),
@@ -129,7 +129,7 @@ public sealed class Ledger
                 + "order by movement",
             Transact.Value(movements.Select(movement => movement.Type.ToString()).ToArray()),
             Transact.Value(movements.Select(movement => movement.Key).ToArray()),
-            Transact.Value(movements.Select(movement => movement.EffectiveAt).ToArray(), NpgsqlDbType.Array | NpgsqlDbType.TimestampTz),
+            Transact.Value(movements.Select(movement => movement.EffectiveAt?.ToLedgerTime()).ToArray(), NpgsqlDbType.Array | NpgsqlDbType.TimestampTz),
             Transact.Value(movements.Select(movement => movement.Description).ToArray()),
             Transact.Value(movements.Select(movement => movement.Details).ToArray(), NpgsqlDbType.Array | NpgsqlDbType.Jsonb),
             Transact.Value(entries.Select(one => one.Movement).ToArray()),

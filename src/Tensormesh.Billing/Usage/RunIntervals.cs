@@ -1,5 +1,4 @@
 using Npgsql;
-using NpgsqlTypes;
 
 namespace Tensormesh.Billing;
 
@@ -131,13 +130,23 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource, OperatorEpoch? epo
 
     private async Task<IReadOnlyList<OpenRun>> ListAsync(DeploymentId? deployment, CancellationToken cancellation)
     {
-        await using var command = dataSource.CreateCommand(
-            """
-            select pod, deployment, account, started_at, charge_until from run_interval
-            where ended_at is null and ($1 is null or deployment = $1) order by started_at, pod
-            """);
-        command.Parameters.Add(Transact.Value(deployment?.Value, NpgsqlDbType.Uuid));
-        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        await using var batch = dataSource.CreateBatch();
+        batch.BatchCommands.Add(OpenCommand(deployment));
+        await using var reader = await batch.ExecuteReaderAsync(cancellation);
+        return await ReadOpenAsync(reader, cancellation);
+    }
+
+    /// <summary>Of one deployment, which an index finds, or of all: one statement for both would be planned for all.</summary>
+    internal static NpgsqlBatchCommand OpenCommand(DeploymentId? deployment)
+    {
+        const string Open = "select pod, deployment, account, started_at, charge_until from run_interval where ended_at is null";
+        return deployment is { } one
+            ? Transact.Command($"{Open} and deployment = $1 order by started_at, pod", Transact.Value(one.Value))
+            : Transact.Command($"{Open} order by started_at, pod");
+    }
+
+    internal static async Task<IReadOnlyList<OpenRun>> ReadOpenAsync(NpgsqlDataReader reader, CancellationToken cancellation)
+    {
         var runs = new List<OpenRun>();
         while (await reader.ReadAsync(cancellation))
         {

@@ -14,7 +14,8 @@ namespace Tensormesh.Operator.Admission;
 /// the webhook reserves nothing, has no side effects (<c>--dry-run=server</c> asks the same question) and, when it is down, is skipped.
 /// </summary>
 internal sealed partial class AdmissionWebhook(
-    ClusterView cluster, Observer observer, CreditPolicy policy, OperatorMetrics metrics, TimeProvider time, ILogger<AdmissionWebhook> logger)
+    ClusterView cluster, Observer observer, StandingMemory memory, CreditPolicy policy, OperatorMetrics metrics, TimeProvider time,
+    ILogger<AdmissionWebhook> logger)
 {
     public const string Path = "/validate";
 
@@ -80,6 +81,13 @@ internal sealed partial class AdmissionWebhook(
     {
         // Only what asks for more is gated: a suspended deployment's owner may still edit its labels or scale it down.
         if (before is not null && !AsksForMore(before, after)) return Allow(request);
+        if (before is null && await RememberedAsync(after, cancellation).ConfigureAwait(false) is Verdict.Admit admitted)
+        {
+            metrics.Verdicts.WithLabels("webhook", GpuDeploymentReconciler.VerdictName(admitted)).Inc();
+            return Allow(request);
+        }
+
+        var asOf = memory.Now;
         var seen = await observer.ObserveAsync(after, cancellation, withRuns: false).ConfigureAwait(false);
         if (seen.Ledger is not LedgerView.Known ledger)
         {
@@ -88,9 +96,30 @@ internal sealed partial class AdmissionWebhook(
 
         var verdict = BillingGate.EvaluateStart(Decider.Request(seen, ledger, seen.WantedReplicas), ledger.Standing, policy, seen.Now);
         metrics.Verdicts.WithLabels("webhook", GpuDeploymentReconciler.VerdictName(verdict)).Inc();
-        if (verdict is not Verdict.Refuse refuse) return Allow(request, StatusReports.AccountGone(seen));
+        if (verdict is not Verdict.Refuse refuse)
+        {
+            if (seen.WantedReplicas > 0 && ledger.Standing is { } admitting) memory.Keep(admitting.Account, asOf);
+            return Allow(request, StatusReports.AccountGone(seen));
+        }
+
         LogDenied(logger, request.Namespace, after.Metadata.Name ?? after.Metadata.GenerateName, refuse.Reason);
         return Deny(request, 403, refuse.Reason.ToString(), refuse.Message);
+    }
+
+    /// <summary>What the gate says of a new deployment by the standing in memory; null when there is none. Only an admission is of use.</summary>
+    private async Task<Verdict?> RememberedAsync(GpuDeployment created, CancellationToken cancellation)
+    {
+        if (cluster.AccountOf(created.Metadata.NamespaceProperty) is not { } account || memory.Find(account) is not { } standing) return null;
+        try
+        {
+            var seen = await observer.ObserveAsync(created, cancellation, withRuns: false, standing).ConfigureAwait(false);
+            var ledger = (LedgerView.Known)seen.Ledger;
+            return BillingGate.EvaluateStart(Decider.Request(seen, ledger, seen.WantedReplicas), ledger.Standing, policy, seen.Now);
+        }
+        catch (Exception fault) when (LedgerAvailability.IsUnavailable(fault))
+        {
+            return null;
+        }
     }
 
     internal static bool AsksForMore(GpuDeployment before, GpuDeployment after)

@@ -11,8 +11,12 @@ namespace Tensormesh.Operator.Reconciling;
 
 /// <summary>Carries out changes, in order. Each is idempotent: a process that dies between two of them is followed by one that sees what is left to do.</summary>
 internal sealed partial class Applier(
-    IKubernetes client, LeaderLease lease, RunIntervals runs, Holds holds, Meter meter, PodDrift drift, LastTrace traces, CreditPolicy policy, OperatorMetrics metrics, TimeProvider time, ILogger<Applier> logger)
+    IKubernetes client, LeaderLease lease, RunIntervals runs, Holds holds, Meter meter, PodDrift drift, OwnWrites own, LastTrace traces, CreditPolicy policy,
+    OperatorMetrics metrics, TimeProvider time, ILogger<Applier> logger)
 {
+    /// <summary>Money of the account was set aside: nobody else can do more for it, but what is shown of the account has changed.</summary>
+    public event Action<AccountId>? Held;
+
     public async Task<Outcome> ApplyAsync(GpuDeployment deployment, IReadOnlyList<ClusterChange> changes, CancellationToken cancellation)
     {
         foreach (var change in changes)
@@ -64,8 +68,13 @@ internal sealed partial class Applier(
                 return Outcome.Whole;
 
             case ClusterChange.PlaceHold place:
-                var verdict = await holds.PlaceAsync(place.Request, policy, time.GetUtcNow(), cancellation).ConfigureAwait(false);
-                if (verdict is Verdict.Admit) return Outcome.Whole;
+                var verdict = await holds.PlaceAsync(place.Request, policy, time.GetUtcNow(), cancellation, quietly: true).ConfigureAwait(false);
+                if (verdict is Verdict.Admit)
+                {
+                    if (place.Request.Account is { } payer) Held?.Invoke(payer);
+                    return Outcome.Whole;
+                }
+
                 LogLostRace(logger, ns, name, verdict);
                 return Outcome.LookAgain;
 
@@ -205,10 +214,16 @@ internal sealed partial class Applier(
     private async Task PatchFinalizersAsync(GpuDeployment deployment, IReadOnlyList<string> finalizers, CancellationToken cancellation)
     {
         var patch = new { metadata = new { uid = deployment.Metadata.Uid, resourceVersion = deployment.Metadata.ResourceVersion, finalizers } };
-        await IgnoreMissing(client.CustomObjects.PatchNamespacedCustomObjectAsync(
-            new V1Patch(KubernetesJson.Serialize(patch), V1Patch.PatchType.MergePatch),
-            WellKnown.Group, WellKnown.Version, deployment.Metadata.NamespaceProperty, GpuDeployment.PluralName, deployment.Metadata.Name,
-            cancellationToken: cancellation)).ConfigureAwait(false);
+        await IgnoreMissing(PatchAsync()).ConfigureAwait(false);
+
+        async Task PatchAsync()
+        {
+            var result = await client.CustomObjects.PatchNamespacedCustomObjectAsync<ObjectIdentity>(
+                new V1Patch(KubernetesJson.Serialize(patch), V1Patch.PatchType.MergePatch),
+                WellKnown.Group, WellKnown.Version, deployment.Metadata.NamespaceProperty, GpuDeployment.PluralName, deployment.Metadata.Name,
+                cancellationToken: cancellation).ConfigureAwait(false);
+            own.Add(result.Metadata.Uid, result.Metadata.ResourceVersion);
+        }
     }
 
     private static async Task IgnoreMissing(Task call)

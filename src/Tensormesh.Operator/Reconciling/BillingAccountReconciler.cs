@@ -34,12 +34,19 @@ internal sealed class BillingAccountReconciler(
         }
 
         var id = new AccountId(name);
-        await accounts.DeclareAsync(id, PolicyOf(whole), cancellation).ConfigureAwait(false);
-        if (await accounts.ReadStandingAsync(id, cancellation).ConfigureAwait(false) is not { } standing) return time.GetUtcNow() + Refresh;
+        if (await ReadDeclaredAsync(id, PolicyOf(whole), cancellation).ConfigureAwait(false) is not { } standing) return time.GetUtcNow() + Refresh;
         var now = time.GetUtcNow();
         await ReportAsync(account, [.. Declared(standing, now)], standing, cancellation).ConfigureAwait(false);
         await WatchLowBalanceAsync(account, standing, now, cancellation).ConfigureAwait(false);
         return standing.Intervals.Count > 0 ? now + Refresh : now + Decider.Resync;
+    }
+
+    /// <summary>Declares what the ledger does not say already: most looks are for money that moved, and only read.</summary>
+    private async Task<Standing?> ReadDeclaredAsync(AccountId id, AccountPolicy policy, CancellationToken cancellation)
+    {
+        if (await accounts.ReadStandingAsync(id, cancellation).ConfigureAwait(false) is { } standing && standing.Policy == policy) return standing;
+        await accounts.DeclareAsync(id, policy, cancellation).ConfigureAwait(false);
+        return await accounts.ReadStandingAsync(id, cancellation).ConfigureAwait(false);
     }
 
     private static AccountPolicy PolicyOf(BillingAccount account) => new(

@@ -1,3 +1,4 @@
+using System.Threading.Channels;
 using k8s;
 using k8s.Autorest;
 using k8s.Models;
@@ -6,11 +7,30 @@ using Tensormesh.Resources;
 
 namespace Tensormesh.Operator.Reconciling;
 
-/// <summary>Writes Kubernetes Events. An Event that cannot be written is counted and forgotten: it must never stop the loop.</summary>
+/// <summary>
+/// Writes Kubernetes Events, beside the loop and not in it: people read them, and no decision waits for one. An Event that cannot be written is counted and
+/// forgotten: it must never stop the loop.
+/// </summary>
 internal sealed class EventRecorder(IKubernetes client, OperatorMetrics metrics, TimeProvider time)
 {
     /// <summary>The server refuses longer notes.</summary>
     private const int LongestMessage = 1024;
+    /// <summary>Events that wait to be written. Whoever has more to tell waits for its turn.</summary>
+    private const int Waiting = 1000;
+
+    private readonly Channel<Corev1Event> queue = Channel.CreateBounded<Corev1Event>(Waiting);
+
+    /// <summary>Writes what is told, one after the other, until cancelled.</summary>
+    public async Task RunAsync(CancellationToken cancellation)
+    {
+        try
+        {
+            await foreach (var story in queue.Reader.ReadAllAsync(cancellation).ConfigureAwait(false)) await WriteAsync(story, cancellation).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException) when (cancellation.IsCancellationRequested)
+        {
+        }
+    }
 
     public async Task RecordAsync(IKubernetesObject<V1ObjectMeta> about, bool warning, string reason, string message, CancellationToken cancellation)
     {
@@ -36,9 +56,14 @@ internal sealed class EventRecorder(IKubernetes client, OperatorMetrics metrics,
             Count = 1,
             Source = new V1EventSource { Component = WellKnown.FieldManager },
         };
+        await queue.Writer.WriteAsync(story, cancellation).ConfigureAwait(false);
+    }
+
+    private async Task WriteAsync(Corev1Event story, CancellationToken cancellation)
+    {
         try
         {
-            await client.CoreV1.CreateNamespacedEventAsync(story, ns, cancellationToken: cancellation).ConfigureAwait(false);
+            await client.CoreV1.CreateNamespacedEventAsync(story, story.Metadata.NamespaceProperty, cancellationToken: cancellation).ConfigureAwait(false);
         }
         catch (Exception fault) when (fault is HttpOperationException or HttpRequestException)
         {

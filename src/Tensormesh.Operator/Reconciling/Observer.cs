@@ -6,14 +6,15 @@ using Tensormesh.Resources;
 namespace Tensormesh.Operator.Reconciling;
 
 /// <summary>All reads of the loop: the local copies of the cluster, and the ledger.</summary>
-internal sealed class Observer(ClusterView cluster, Payers payers, Accounts accounts, RunIntervals runs, PriceList prices, PodDrift drift, TimeProvider time)
+internal sealed class Observer(ClusterView cluster, Payers payers, Accounts accounts, PriceList prices, PodDrift drift, TimeProvider time)
 {
     /// <summary>Null when there is no such GpuDeployment any more.</summary>
     public async Task<Observation?> ObserveAsync(string key, CancellationToken cancellation)
         => cluster.GpuDeployments.Find(key) is { } deployment ? await ObserveAsync(deployment, cancellation).ConfigureAwait(false) : null;
 
     /// <param name="withRuns">False leaves the open runs unread, which only stopping and charging look at: one round trip less.</param>
-    public async Task<Observation> ObserveAsync(GpuDeployment deployment, CancellationToken cancellation, bool withRuns = true)
+    /// <param name="remembered">Its account's standing, in which a deployment that is being created has no part yet: then nothing is read.</param>
+    public async Task<Observation> ObserveAsync(GpuDeployment deployment, CancellationToken cancellation, bool withRuns = true, Standing? remembered = null)
     {
         // A copy with its defaults: an object stored before a default existed is decided on like any other.
         var whole = new GpuDeployment { Metadata = deployment.Metadata, Spec = Copy(deployment.Spec), Status = deployment.Status };
@@ -24,7 +25,10 @@ internal sealed class Observer(ClusterView cluster, Payers payers, Accounts acco
         // What is going away is charged to the account that holds money for it: who would pay for more of it does not matter.
         var account = ending || deployment.Metadata.DeletionTimestamp is not null ? cluster.AccountOf(ns) : await payers.OfAsync(ns, cancellation).ConfigureAwait(false);
         var id = new DeploymentId(Guid.TryParse(deployment.Metadata.Uid, out var uid) ? uid : Guid.Empty);
-        var ledger = await ReadLedgerAsync(account, id, withRuns, cancellation).ConfigureAwait(false);
+        var ledger = remembered is null
+            ? await ReadLedgerAsync(account, id, withRuns, cancellation).ConfigureAwait(false)
+            : new LedgerView.Known(
+                new DeploymentStanding(remembered, id, null, Money.Zero), [], await prices.CurrentAsync(cancellation).ConfigureAwait(false));
 
         // The clock is read after the ledger: an instant before the reading would price what the reading does not hold.
         var now = Micros(time.GetUtcNow());
@@ -51,11 +55,12 @@ internal sealed class Observer(ClusterView cluster, Payers payers, Accounts acco
     {
         try
         {
-            var standing = account is { } payer
-                ? await accounts.ReadStandingAsync(payer, id, cancellation).ConfigureAwait(false)
-                    ?? (await payers.IsToBeOpenedAsync(payer, cancellation).ConfigureAwait(false) ? DeploymentStanding.Unopened(payer, id) : null)
-                : null;
-            var open = !withRuns || id.Value == Guid.Empty ? [] : await runs.ListOpenAsync(id, cancellation).ConfigureAwait(false);
+            var (read, open) = withRuns && id.Value != Guid.Empty
+                ? await accounts.ReadWithRunsAsync(account, id, cancellation).ConfigureAwait(false)
+                : (account is { } known ? await accounts.ReadStandingAsync(known, id, cancellation).ConfigureAwait(false) : null, []);
+            var standing = read ?? (account is { } payer && await payers.IsToBeOpenedAsync(payer, cancellation).ConfigureAwait(false)
+                ? DeploymentStanding.Unopened(payer, id)
+                : null);
             return new LedgerView.Known(standing, open, await prices.CurrentAsync(cancellation).ConfigureAwait(false));
         }
         catch (Exception fault) when (LedgerAvailability.IsUnavailable(fault))

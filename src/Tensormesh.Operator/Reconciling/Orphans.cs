@@ -45,11 +45,36 @@ internal sealed partial class Orphans(
         var left = await LeftAsync(alive, cancellation).ConfigureAwait(false);
         if (left.Count == 0) return;
 
-        // The local copy may be behind: only what the server itself does not know is an orphan.
-        // Without its kind every object is gone as well; one that cannot be read is there all the same.
+        // The local copy may be behind: only what the server itself does not know is an orphan. Without its kind every object is gone as well, and one
+        // that cannot be read is there all the same.
         var there = await stream.ListAllAsync<GpuDeployment>(ResourcePath.GpuDeployments, cancellation).ConfigureAwait(false);
         foreach (var deployment in there?.Items ?? []) left.Remove(deployment.Metadata.Uid);
         foreach (var deployment in there?.Unreadable ?? []) left.Remove(deployment.Uid);
+        foreach (var (uid, owner) in left)
+        {
+            if (owner is null) await holds.ReleaseAsync(new DeploymentId(Guid.Parse(uid)), cancellation).ConfigureAwait(false);
+            else await FinishAsync(uid, owner.Value.Namespace, owner.Value.Name, cancellation).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>By the deployment's uid; null where nothing but its hold is left, which needs no name.</summary>
+    private async Task<Dictionary<string, (string Namespace, string Name)?>> LeftAsync(HashSet<string> alive, CancellationToken cancellation)
+    {
+        var left = new Dictionary<string, (string, string)?>(StringComparer.Ordinal);
+        foreach (var (deployment, owner) in await runs.ListOpenOwnersAsync(cancellation).ConfigureAwait(false))
+        {
+            if (!alive.Contains(deployment.ToString())) left[deployment.ToString()] = owner;
+        }
+
+        foreach (var pod in cluster.Pods.All.Where(pod => pod.Metadata.Finalizers?.Contains(WellKnown.MeteringFinalizer) == true))
+        {
+            if (pod.Metadata.Labels.TryGetValue(WellKnown.DeploymentUidLabel, out var uid) && Guid.TryParse(uid, out _) && !alive.Contains(uid)
+                && pod.Metadata.Labels.TryGetValue(WellKnown.DeploymentLabel, out var name))
+            {
+                left[uid] = (pod.Metadata.NamespaceProperty, name);
+            }
+        }
+
         return left;
     }
 

@@ -33,10 +33,24 @@ internal sealed class PodDrift
         return applied is not { } last || last.Hash != hash || last.Generation != observed.Metadata.Generation;
     }
 
+    /// <summary>True when the child is what our own apply made of it: its coming and its changing tell us nothing.</summary>
+    public bool IsAsApplied(V1Deployment child) => child.Metadata.DeletionTimestamp is null && Find(child) is { } last && last == Of(child);
+
+    /// <summary>True when the two differ in nothing that a decision looks at: most changes of a child are its controller counting pods.</summary>
+    public static bool IsSame(V1Deployment before, V1Deployment after)
+        => before.Metadata.Uid == after.Metadata.Uid && before.Metadata.DeletionTimestamp == after.Metadata.DeletionTimestamp && Of(before) == Of(after)
+            && Owners(before).SequenceEqual(Owners(after), StringComparer.Ordinal);
+
+    private static IEnumerable<string> Owners(V1Deployment child) => child.Metadata.OwnerReferences?.Select(owner => owner.Uid) ?? [];
+
+    private static AppliedChild Of(V1Deployment child) => new(
+        child.Metadata.Annotations is { } annotations && annotations.TryGetValue(WellKnown.RenderedHashAnnotation, out var hash) ? hash : "",
+        child.Metadata.Generation ?? 0);
+
     public AppliedChild? Find(V1Deployment? child) => child is not null && applied.TryGetValue(child.Metadata.Uid, out var last) ? last : null;
 
     public void Applied(V1Deployment result)
-        => applied[result.Metadata.Uid] = new AppliedChild(Hash(result), result.Metadata.Generation ?? 0);
+        => applied[result.Metadata.Uid] = Of(result);
 
     public void Forget(V1Deployment child) => applied.TryRemove(child.Metadata.Uid, out _);
 

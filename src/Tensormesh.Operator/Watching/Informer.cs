@@ -64,7 +64,8 @@ internal sealed partial class Informer<T>(
     public event Action<T?, T?>? Changed;
 
     public T? Find(string key) => objects.GetValueOrDefault(key);
-    public IEnumerable<T> All => objects.Values;
+    /// <summary>As it is while it is read: no copy is made, and nobody waits.</summary>
+    public IEnumerable<T> All => objects.Select(pair => pair.Value);
     public int Count => objects.Count;
 
     public async Task RunAsync(CancellationToken cancellation)
@@ -184,8 +185,7 @@ internal sealed partial class Informer<T>(
 
     private void Store(T item)
     {
-        // Managed fields are half of an object and nothing here reads them.
-        item.Metadata.ManagedFields = null;
+        LocalCopy.Trim(item);
         var key = ObjectKey.Of(item);
         var before = objects.GetValueOrDefault(key);
         if (before?.Metadata.ResourceVersion == item.Metadata.ResourceVersion) return;

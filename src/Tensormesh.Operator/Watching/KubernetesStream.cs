@@ -215,13 +215,14 @@ internal sealed class KubernetesStream(Kubernetes client, InformerOptions? bound
             var bare = JsonObject.Create(item)!;
             bare.Remove("status");
             value = KubernetesJson.Deserialize<T>(bare.ToJsonString());
-            unreadable = null;
-            return true;
         }
         catch (Exception fault) when (IsUnreadable(fault))
         {
             return false;
         }
+
+        unreadable = null;
+        return true;
     }
 
     private static ListPage<T> Page<T>(IReadOnlyList<T> items, IReadOnlyList<UnreadableObject> unreadable, V1ListMeta list)

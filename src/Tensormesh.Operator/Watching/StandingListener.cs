@@ -1,5 +1,6 @@
 using Npgsql;
 using Tensormesh.Billing;
+using Tensormesh.Operator.Admission;
 
 namespace Tensormesh.Operator.Watching;
 
@@ -7,7 +8,8 @@ namespace Tensormesh.Operator.Watching;
 /// Turns the ledger's NOTIFY into work: the account whose money, cards or holds changed. Only a hint: whatever is lost while
 /// the connection is down is made up for by looking at everything once it is back, and by the resync.
 /// </summary>
-internal sealed partial class StandingListener(NpgsqlDataSource dataSource, TimeProvider time, ILogger<StandingListener> logger)
+internal sealed partial class StandingListener(
+    NpgsqlDataSource dataSource, StandingMemory memory, TimeProvider time, ILogger<StandingListener> logger)
 {
     private static readonly TimeSpan Pause = TimeSpan.FromSeconds(1);
     /// <summary>A connection on which nothing came for this long is asked whether it still lives.</summary>
@@ -22,12 +24,18 @@ internal sealed partial class StandingListener(NpgsqlDataSource dataSource, Time
             try
             {
                 await using var connection = await dataSource.OpenConnectionAsync(cancellation).ConfigureAwait(false);
-                connection.Notification += (_, notification) => changed(new AccountId(notification.Payload));
+                connection.Notification += (_, notification) =>
+                {
+                    var account = new AccountId(notification.Payload);
+                    memory.Forget(account);
+                    changed(account);
+                };
                 await using (var listen = new NpgsqlCommand($"LISTEN {StandingChannel.Name}", connection))
                 {
                     await listen.ExecuteNonQueryAsync(cancellation).ConfigureAwait(false);
                 }
 
+                memory.Listen(true);
                 connected();
                 while (true)
                 {
@@ -43,7 +51,12 @@ internal sealed partial class StandingListener(NpgsqlDataSource dataSource, Time
             catch (Exception fault) when (fault is NpgsqlException or TimeoutException or IOException)
             {
                 LogBroken(logger, fault.Message);
+                memory.Listen(false);
                 await Task.Delay(Pause, time, cancellation).ConfigureAwait(false);
+            }
+            finally
+            {
+                memory.Listen(false);
             }
         }
     }

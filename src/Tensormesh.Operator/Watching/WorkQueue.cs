@@ -19,6 +19,7 @@ internal sealed class WorkQueue(TimeProvider time)
     private readonly HashSet<string> waiting = new(StringComparer.Ordinal);
     private readonly HashSet<string> working = new(StringComparer.Ordinal);
     private readonly HashSet<string> again = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, List<Func<bool>>> doubts = new(StringComparer.Ordinal);
     private readonly Dictionary<string, int> failures = new(StringComparer.Ordinal);
     private readonly Dictionary<string, DateTimeOffset> alarms = new(StringComparer.Ordinal);
     private readonly PriorityQueue<string, DateTimeOffset> byTime = new();
@@ -41,6 +42,25 @@ internal sealed class WorkQueue(TimeProvider time)
             if (working.Contains(key)) again.Add(key);
             else if (waiting.Add(key)) ready.Writer.TryWrite(key);
         }
+    }
+
+    /// <summary>
+    /// Adds the key unless <paramref name="nothingNew"/> says that there is nothing to look at. Of a key that is worked on it is asked when the work
+    /// is done: the echo of a write can come before the answer to it.
+    /// </summary>
+    public void AddUnless(string key, Func<bool> nothingNew)
+    {
+        lock (gate)
+        {
+            if (working.Contains(key))
+            {
+                if (!doubts.TryGetValue(key, out var asked)) doubts[key] = asked = [];
+                asked.Add(nothingNew);
+                return;
+            }
+        }
+
+        if (!nothingNew()) Add(key);
     }
 
     /// <summary>Sets, moves or (with null) clears the key's alarm.</summary>
@@ -99,7 +119,8 @@ internal sealed class WorkQueue(TimeProvider time)
                 lock (gate)
                 {
                     working.Remove(key);
-                    if (again.Remove(key) && waiting.Add(key)) ready.Writer.TryWrite(key);
+                    var news = doubts.Remove(key, out var asked) && asked.Any(nothingNew => !nothingNew());
+                    if ((again.Remove(key) | news) && waiting.Add(key)) ready.Writer.TryWrite(key);
                 }
             }
         }

@@ -21,6 +21,8 @@ public sealed class MoneyTests
     [InlineData("$2.50")]
     [InlineData(" 2.50")]
     [InlineData("2.5000000001")]
+    // Two cents as a float once had it; cut, they would be one.
+    [InlineData("0.01999999999999999872")]
     [InlineData("9223372036.854775808")]
     [InlineData("99999999999999999999999999999999")]
     [InlineData("NaN")]

@@ -27,6 +27,7 @@ internal sealed class ControlPlane : IAsyncDisposable
     private readonly HttpClient _probe;
     private readonly List<DevProcess> _processes = [];
     private DevProcess? _apiServer;
+    private DevProcess? _controllerManager;
 
     /// <summary>Chooses ports and writes keys; nothing runs yet, but the address and the kubeconfigs are known.</summary>
     public ControlPlane(ClusterRecord record, ControlPlaneBinaries binaries, NodeNetwork network, bool realNode)
@@ -51,11 +52,12 @@ internal sealed class ControlPlane : IAsyncDisposable
     private int ControllerManagerPort { get; }
     private int SchedulerPort { get; }
 
-    public async Task StartAsync(CancellationToken cancellation)
+    /// <param name="manager">Null: no controller manager until <see cref="StartControllerManagerAsync"/>.</param>
+    public async Task StartAsync(ControllerManagerOptions? manager, CancellationToken cancellation)
     {
         await StartEtcdAsync(cancellation);
         await StartApiServerAsync(cancellation);
-        await Task.WhenAll(StartControllerManagerAsync(), StartSchedulerAsync());
+        await Task.WhenAll(manager is null ? Task.CompletedTask : StartControllerManagerAsync(manager), StartSchedulerAsync());
     }
 
     public async Task StartApiServerAsync(CancellationToken cancellation)
@@ -79,6 +81,7 @@ internal sealed class ControlPlane : IAsyncDisposable
     public void ThrowIfExited()
     {
         _apiServer?.ThrowIfExited();
+        _controllerManager?.ThrowIfExited();
         _processes.ForEach(process => process.ThrowIfExited());
     }
 
@@ -98,7 +101,7 @@ internal sealed class ControlPlane : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         // Nobody reads this etcd again, so nothing is gained by asking.
-        await Task.WhenAll(_processes.Append(_apiServer).OfType<DevProcess>().Select(process => process.DisposeAsync().AsTask()));
+        await Task.WhenAll(_processes.Append(_apiServer).Append(_controllerManager).OfType<DevProcess>().Select(process => process.DisposeAsync().AsTask()));
         _probe.Dispose();
         Credentials.Dispose();
     }
@@ -117,22 +120,35 @@ internal sealed class ControlPlane : IAsyncDisposable
         await etcd.WaitUntilAsync("listening", stop => AcceptsAsync(_etcdPort, stop), StartLimit, cancellation);
     }
 
-    private async Task StartControllerManagerAsync()
+    /// <summary>Returns when the process runs, which is a moment before it works.</summary>
+    public async Task StartControllerManagerAsync(ControllerManagerOptions options)
     {
+        if (_controllerManager is { HasExited: false })
+            return;
         var kubeconfig = WriteUserKubeconfig(
             Path.Combine(_record.Directory, "pki", "controller-manager.conf"), "system:kube-controller-manager");
 
-        // Few workers and a low rate would make it a slow peer to measure against; short node periods make a lost node's tests short
-        // (20 s until it counts as lost, and 30 s more that pods tolerate).
-        _processes.Add(await DevProcess.StartAsync(_record, "kube-controller-manager", _binaries.ControllerManager,
+        // Short node periods make a lost node's tests short (20 s until it counts as lost, and 30 s more that pods tolerate).
+        _controllerManager = await DevProcess.StartAsync(_record, "kube-controller-manager", _binaries.ControllerManager,
         [
             "--kubeconfig", kubeconfig, "--bind-address", "127.0.0.1", "--secure-port", $"{ControllerManagerPort}",
             "--service-account-private-key-file", Credentials.ServiceAccountKeyFile, "--root-ca-file", Credentials.AuthorityFile,
-            "--use-service-account-credentials", "--leader-elect=false", "--kube-api-qps", "1000", "--kube-api-burst", "1000",
-            "--concurrent-deployment-syncs", "16", "--concurrent-replicaset-syncs", "16", "--concurrent-gc-syncs", "20",
-            "--concurrent-namespace-syncs", "10", "--node-monitor-period", "2s", "--node-monitor-grace-period", "20s",
+            "--use-service-account-credentials", "--leader-elect=false", "--controllers", options.Controllers,
+            "--kube-api-qps", $"{options.QueriesPerSecond}", "--kube-api-burst", $"{options.Burst}",
+            "--concurrent-deployment-syncs", $"{options.DeploymentSyncs}", "--concurrent-replicaset-syncs", "16",
+            "--concurrent-gc-syncs", "20", "--concurrent-namespace-syncs", "10",
+            "--node-monitor-period", "2s", "--node-monitor-grace-period", "20s",
             .. InsecurePortOff(),
-        ]));
+        ]);
+    }
+
+    public async Task StopControllerManagerAsync()
+    {
+        if (_controllerManager is not { } manager)
+            return;
+        _controllerManager = null;
+        await manager.StopAsync(grace: TimeSpan.FromSeconds(5));
+        await manager.DisposeAsync();
     }
 
     private async Task StartSchedulerAsync()

@@ -89,6 +89,25 @@ public sealed class Installation : IAsyncDisposable
 
     public static async Task<Installation> StartAsync(DevCluster cluster, InstallationOptions options, Action<string> say, CancellationToken cancellation)
     {
+        var installation = await PrepareAsync(cluster, options, cancellation);
+        try
+        {
+            await installation.StartOperatorAsync(cancellation);
+            say($"operator ready: metrics at {installation.MetricsUrl}");
+            await installation.StartWebAsync(cancellation);
+            say($"web API ready: {installation.WebUrl}");
+            return installation;
+        }
+        catch
+        {
+            await installation.DisposeAsync();
+            throw;
+        }
+    }
+
+    /// <summary>Its CRDs, its namespace and an empty database; no executable runs yet.</summary>
+    public static async Task<Installation> PrepareAsync(DevCluster cluster, InstallationOptions options, CancellationToken cancellation)
+    {
         var connection = await cluster.Postgres.CreateDatabaseAsync(options.Database, cancellation);
         var installation = new Installation(cluster, options, connection, FreePorts.Take(4));
         try
@@ -96,10 +115,6 @@ public sealed class Installation : IAsyncDisposable
             installation.createdDefinitions = await CustomResources.ApplyAsync(cluster.Client, Repository.Folder("crds"), cancellation);
             installation.createdNamespace = await EnsureNamespaceAsync(cluster.Client, cancellation);
             installation.operatorKubeconfig = await OperatorRights.GrantAsync(cluster, cancellation);
-            await installation.StartOperatorAsync(cancellation);
-            say($"operator ready: metrics at {installation.MetricsUrl}");
-            await installation.StartWebAsync(cancellation);
-            say($"web API ready: {installation.WebUrl}");
             return installation;
         }
         catch
@@ -276,6 +291,10 @@ public sealed class Installation : IAsyncDisposable
             catch (Exception notYet) when (notYet is HttpRequestException || (notYet is OperationCanceledException && !token.IsCancellationRequested))
             {
                 // Nobody listens yet, or the machine is so busy that the answer takes longer than a request may.
+                return false;
+            }
+            catch (TaskCanceledException) when (!token.IsCancellationRequested)
+            {
                 return false;
             }
         }, StartLimit, cancellation);

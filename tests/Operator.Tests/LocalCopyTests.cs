@@ -1,0 +1,65 @@
+using k8s.Models;
+using Tensormesh.Billing;
+using Tensormesh.Operator.Reconciling;
+using Tensormesh.Operator.Watching;
+
+namespace Tensormesh.Operator.Tests;
+
+public sealed class LocalCopyTests
+{
+    private static readonly Guid Uid = Guid.Parse("aaaaaaaa-0000-0000-0000-000000000001");
+
+    [Fact]
+    public void What_is_kept_leads_to_the_same_decision()
+    {
+        var whole = Decide(trim: false);
+        var kept = Decide(trim: true);
+        Assert.NotEmpty(whole.Changes);
+        Assert.Equal(whole.Changes, kept.Changes);
+        Assert.Equal(whole.Report!.Conditions, kept.Report!.Conditions);
+        Assert.Equal(whole.Report with { Conditions = [] }, kept.Report with { Conditions = [] });
+    }
+
+    [Fact]
+    public void A_child_is_kept_with_what_tells_whether_it_is_still_ours()
+    {
+        var (child, applied) = A.Child(A.Deployment(), replicas: 2);
+        var rendered = A.Child(A.Deployment(), replicas: 2).Child;
+        LocalCopy.Trim(child);
+        Assert.False(PodDrift.Differs(child, rendered, applied));
+        Assert.Equal(2, PodGpus.Of(child.Spec.Template.Spec));
+        child.Metadata.Generation = 2;
+        Assert.True(PodDrift.Differs(child, rendered, applied));
+    }
+
+    /// <summary>A deployment with a hold whose pod has just started, pinned to its product, on a child that asks for more than is held.</summary>
+    private static Decision Decide(bool trim)
+    {
+        var deployment = A.Deployment(replicas: 1);
+        var (child, applied) = A.Child(deployment, replicas: 1);
+        var pod = A.Pod(Uid, started: A.Noon.AddSeconds(-10));
+        pod.Spec.Affinity = child.Spec.Template.Spec.Affinity;
+        pod.Status.Conditions.Add(new V1PodCondition { Type = "PodScheduled", Status = "True" });
+        var node = new V1Node
+        {
+            Metadata = new V1ObjectMeta
+            {
+                Name = "gpu-a",
+                Labels = new Dictionary<string, string> { ["nvidia.com/gpu.product"] = A.H100.Name, ["nvidia.com/gpu.memory"] = "81559" },
+            },
+            Spec = new V1NodeSpec(),
+            Status = new V1NodeStatus { Allocatable = new Dictionary<string, ResourceQuantity> { ["nvidia.com/gpu"] = new("8"), ["cpu"] = new("64") } },
+        };
+        if (trim)
+        {
+            LocalCopy.Trim(deployment);
+            LocalCopy.Trim(child);
+            LocalCopy.Trim(pod);
+            LocalCopy.Trim(node);
+        }
+
+        var seen = A.Seen(
+            deployment, A.Standing(hold: A.Hold(gpus: 2)), child, applied, [pod], cluster: GpuInventory.From([node]));
+        return Decider.Decide(seen, new CreditPolicy());
+    }
+}

@@ -30,7 +30,7 @@ internal sealed partial class Orphans(
                 await SweepAsync(cancellation).ConfigureAwait(false);
                 swept.TrySetResult();
             }
-            catch (Exception fault) when (fault is not OperationCanceledException) // The loop's own catch: whatever broke, it is looked for again.
+            catch (Exception fault) when (fault is not OperationCanceledException && !OperatorEpoch.IsOver(fault)) // The loop's own catch: whatever broke, it is looked for again.
             {
                 LogPutOff(logger, fault.Message);
             }

@@ -2,6 +2,7 @@ using System.Net;
 using k8s;
 using k8s.Autorest;
 using k8s.Models;
+using Npgsql;
 using Tensormesh.Billing;
 using Tensormesh.Operator.Watching;
 
@@ -11,7 +12,8 @@ namespace Tensormesh.Operator.Uninstalling;
 /// <c>tensormesh-operator uninstall</c>, with the operator's own configuration and anybody's rights: for an operator that could not say goodbye itself, killed,
 /// or without its rights. It may run before, between or after the deletion of CRDs, namespace and webhook, and twice.
 /// </summary>
-internal sealed class UninstallCommand(IKubernetes client, Uninstaller uninstaller, OperatorEpoch epoch, LeaseOptions lease, TimeProvider time)
+internal sealed class UninstallCommand(
+    IKubernetes client, Uninstaller uninstaller, LeaseOptions lease, NpgsqlDataSource dataSource, LedgerClock clock, OperatorEpoch epoch, TimeProvider time)
 {
     public const string Name = "uninstall";
 
@@ -31,7 +33,7 @@ internal sealed class UninstallCommand(IKubernetes client, Uninstaller uninstall
                 return 1;
             }
 
-            await TakeEpochAsync(limit.Token).ConfigureAwait(false);
+            await TakeOverAsync(limit.Token).ConfigureAwait(false);
             var done = await uninstaller.RunAsync(limit.Token).ConfigureAwait(false);
             Console.WriteLine($"{done.Deployments} GpuDeployments and {done.Pods} pods are let go; nothing is charged any more.");
             if (done.Unrecorded > 0) Console.WriteLine($"The ledger could not be reached for {done.Unrecorded} pods: run this once more when it can, or their runs stay open.");
@@ -44,16 +46,17 @@ internal sealed class UninstallCommand(IKubernetes client, Uninstaller uninstall
         }
     }
 
-    /// <summary>What is recorded from here on is recorded by this process: an operator that only slept is refused when it wakes up.</summary>
-    private async Task TakeEpochAsync(CancellationToken cancellation)
+    /// <summary>What is written from here on is this process's, and in the ledger's time. A ledger that is away keeps nothing from being let go.</summary>
+    private async Task TakeOverAsync(CancellationToken cancellation)
     {
         try
         {
+            await clock.ReadAsync(dataSource, cancellation).ConfigureAwait(false);
             await epoch.TakeAsync(lease.Identity, cancellation).ConfigureAwait(false);
         }
         catch (Exception away) when (LedgerAvailability.IsUnavailable(away))
         {
-            // What cannot be recorded now is counted by the uninstaller.
+            await Console.Error.WriteLineAsync($"tensormesh-operator: the ledger cannot be reached: {away.Message}").ConfigureAwait(false);
         }
     }
 

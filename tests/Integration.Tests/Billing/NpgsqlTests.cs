@@ -36,45 +36,6 @@ public sealed class NpgsqlTests(PostgresFixture postgres) : BillingTest(postgres
     }
 
     [Fact]
-    public async Task Whatever_ends_badly_gives_its_connection_back()
-    {
-        await PublishAsync(T0.AddDays(-1), (H100, "2.50"));
-        await OpenAsync(Acme, "10.00");
-        await using var small = BillingServices.OpenDataSource(
-            new NpgsqlConnectionStringBuilder(Database.ConnectionString) { MaxPoolSize = 3, Timeout = 30 }.ConnectionString);
-        var (ledger, holds, runs, accounts) = (new Ledger(small), new Holds(small), new RunIntervals(small), new Accounts(small));
-        await Parallel.ForEachAsync(
-            Enumerable.Range(0, 240), new ParallelOptions { MaxDegreeOfParallelism = 12, CancellationToken = Cancellation }, async (i, _) =>
-            {
-                try
-                {
-                    switch (i % 6)
-                    {
-                        case 0: await ledger.PostAsync(Movements.CreditGrant(new("nobody"), new(1), $"{i}", "tests", "x"), Cancellation); break;
-                        case 1: await ledger.PostAsync(Movements.CreditGrant(Acme, new(1), $"{i}", "t", "x") with { Details = "no json" }, Cancellation); break;
-                        case 2: await holds.PlaceAsync(Ask(NewDeployment(), 100), Policy, T0, Cancellation); break;
-                        case 3: await runs.OpenAsync(Start(NewDeployment(), NewPod(), 1, T0, product: L40S), Cancellation); break;
-                        case 4: await accounts.DeclareAsync(Acme, new("Acme", null, null, "No/Where"), Cancellation); break;
-                        default: await accounts.ReadStandingAsync(Acme, Cancellation); break;
-                    }
-                }
-                catch (Exception expected) when (expected is PostgresException or InvalidOperationException or ArgumentException)
-                {
-                }
-            });
-
-        // All three can be had at once.
-        await using var one = await small.OpenConnectionAsync(Cancellation);
-        await using var two = await small.OpenConnectionAsync(Cancellation);
-        await using var three = await small.OpenConnectionAsync(Cancellation);
-        foreach (var connection in new[] { one, two, three })
-        {
-            await using var ask = new NpgsqlCommand("select 1", connection);
-            Assert.Equal(1, await ask.ExecuteScalarAsync(Cancellation));
-        }
-    }
-
-    [Fact]
     public async Task Sessions_that_a_failover_ended_are_replaced_without_a_restart()
     {
         var directory = Path.Combine(Path.GetTempPath(), $"tensormesh-failover-{Guid.NewGuid():n}");

@@ -32,6 +32,25 @@ public sealed class LocalCopyTests
         Assert.True(PodDrift.Differs(child, rendered, applied));
     }
 
+    [Fact]
+    public void A_node_is_kept_with_when_it_fell_silent_and_a_pod_with_its_readiness_gates()
+    {
+        var silent = new V1NodeCondition { Type = "Ready", Status = "Unknown", LastTransitionTime = A.Noon.UtcDateTime };
+        var node = new V1Node
+        {
+            Metadata = new V1ObjectMeta { Name = "gpu-a" },
+            Spec = new V1NodeSpec(),
+            Status = new V1NodeStatus { Conditions = [new V1NodeCondition { Type = "DiskPressure", Status = "Unknown" }, silent] },
+        };
+        LocalCopy.Trim(node);
+        Assert.Equal(A.Noon, ClusterView.SilentSince(node));
+
+        var pod = A.Pod(Uid);
+        pod.Spec.ReadinessGates = [new V1PodReadinessGate { ConditionType = "example.com/gate" }];
+        LocalCopy.Trim(pod);
+        Assert.Single(pod.Spec.ReadinessGates);
+    }
+
     /// <summary>A deployment with a hold whose pod has just started, pinned to its product, on a child that asks for more than is held.</summary>
     private static Decision Decide(bool trim)
     {

@@ -31,7 +31,13 @@ internal static class LocalCopy
                 child.Status = null;
                 break;
             case V1Pod pod:
-                pod.Spec = new V1PodSpec { NodeName = pod.Spec.NodeName, Containers = Limits(pod.Spec.Containers), Affinity = Nodes(pod.Spec.Affinity) };
+                pod.Spec = new V1PodSpec
+                {
+                    NodeName = pod.Spec.NodeName,
+                    Containers = Limits(pod.Spec.Containers),
+                    Affinity = Nodes(pod.Spec.Affinity),
+                    ReadinessGates = pod.Spec.ReadinessGates,
+                };
                 if (pod.Status is { } status)
                 {
                     pod.Status = new V1PodStatus { Phase = status.Phase, Conditions = status.Conditions, ContainerStatuses = States(status.ContainerStatuses) };
@@ -40,7 +46,12 @@ internal static class LocalCopy
                 break;
             case V1Node node:
                 node.Spec = null;
-                node.Status = new V1NodeStatus { Allocatable = Gpus(node.Status?.Allocatable) };
+                node.Status = new V1NodeStatus
+                {
+                    Allocatable = Gpus(node.Status?.Allocatable),
+                    // Since when nothing was heard of the node: its pods' ends are told from that.
+                    Conditions = node.Status?.Conditions?.Where(condition => condition.Type == "Ready").ToList(),
+                };
                 node.Metadata.Annotations = null;
                 break;
             case V1Namespace team:

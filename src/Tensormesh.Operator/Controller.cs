@@ -3,6 +3,7 @@ using k8s;
 using k8s.Models;
 using Npgsql;
 using Tensormesh.Billing;
+using Tensormesh.Operator.Admission;
 using Tensormesh.Operator.Metering;
 using Tensormesh.Operator.Reconciling;
 using Tensormesh.Operator.Telemetry;
@@ -15,7 +16,7 @@ namespace Tensormesh.Operator;
 /// <summary>What changed, to which key, to which loop: the wiring between watches, the ledger's hints and the three reconcilers.</summary>
 internal sealed partial class Controller(
     ClusterView cluster, GpuDeploymentReconciler deployments, BillingAccountReconciler billingAccounts, PriceBookReconciler priceBooks,
-    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, OwnWrites own, Applier applier, Departures departures, Orphans orphans,
+    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, OwnWrites own, Applier applier, StandingMemory memory, Departures departures, Orphans orphans,
     Uninstaller uninstaller, StatusReporter reporter, EventRecorder events, NpgsqlDataSource dataSource, LedgerClock clock, OperatorEpoch epoch,
     OperatorOptions options, OperatorMetrics metrics,
     TimeProvider time, IHostApplicationLifetime lifetime, ILogger<Controller> logger) : BackgroundService
@@ -152,7 +153,12 @@ internal sealed partial class Controller(
 
     private void Wire()
     {
-        applier.Held += account => held.TryAdd(account, 0);
+        applier.Held += account =>
+        {
+            held.TryAdd(account, 0);
+            // Nobody is told of a hold that only takes money, and the gate must not admit from before it.
+            memory.Forget(account);
+        };
         cluster.GpuDeployments.Changed += (before, after) =>
         {
             if (before is not null && after is not null)
@@ -354,7 +360,8 @@ internal sealed partial class Controller(
 
                 if ((clock.MachineIsAhead - ahead).Duration() <= ClockTolerance) continue;
                 ahead = clock.MachineIsAhead;
-                LogMachineClockMoved(logger, ahead);
+                // In whole seconds: the fraction is the reading's, not the clock's.
+                LogMachineClockMoved(logger, TimeSpan.FromSeconds(Math.Round(ahead.TotalSeconds)));
             }
             while (await timer.WaitForNextTickAsync(stopping).ConfigureAwait(false));
         }

@@ -81,10 +81,10 @@ internal sealed partial class AdmissionWebhook(
     {
         // Only what asks for more is gated: a suspended deployment's owner may still edit its labels or scale it down.
         if (before is not null && !AsksForMore(before, after)) return Allow(request);
-        if (before is null && await RememberedAsync(after, cancellation).ConfigureAwait(false) is Verdict.Admit admitted)
+        if (before is null && await RememberedAsync(after, cancellation).ConfigureAwait(false) is (Verdict.Admit admitted, { } then))
         {
             metrics.Verdicts.WithLabels("webhook", GpuDeploymentReconciler.VerdictName(admitted)).Inc();
-            return Allow(request);
+            return Allow(request, StatusReports.AccountGone(then));
         }
 
         var asOf = memory.Now;
@@ -107,14 +107,14 @@ internal sealed partial class AdmissionWebhook(
     }
 
     /// <summary>What the gate says of a new deployment by the standing in memory; null when there is none. Only an admission is of use.</summary>
-    private async Task<Verdict?> RememberedAsync(GpuDeployment created, CancellationToken cancellation)
+    private async Task<(Verdict, Observation)?> RememberedAsync(GpuDeployment created, CancellationToken cancellation)
     {
         if (cluster.AccountOf(created.Metadata.NamespaceProperty) is not { } account || memory.Find(account) is not { } standing) return null;
         try
         {
             var seen = await observer.ObserveAsync(created, cancellation, withRuns: false, standing).ConfigureAwait(false);
             var ledger = (LedgerView.Known)seen.Ledger;
-            return BillingGate.EvaluateStart(Decider.Request(seen, ledger, seen.WantedReplicas), ledger.Standing, policy, seen.Now);
+            return (BillingGate.EvaluateStart(Decider.Request(seen, ledger, seen.WantedReplicas), ledger.Standing, policy, seen.Now), seen);
         }
         catch (Exception fault) when (LedgerAvailability.IsUnavailable(fault))
         {

@@ -94,7 +94,8 @@ internal sealed partial class Uninstaller(
             return $"Deployment {options.Namespace}/{options.Deployment} is deleted";
         }
 
-        return await stream.ListAllAsync<GpuDeployment>(ResourcePath.GpuDeployments, cancellation).ConfigureAwait(false) is null
+        // The definition itself: an API server that has just started answers 404 to a list of objects whose kind it has not read yet.
+        return await IsGoingAsync(client.ApiextensionsV1.ReadCustomResourceDefinitionAsync(GpuDeployment.PluralName + "." + WellKnown.Group, cancellationToken: cancellation)).ConfigureAwait(false)
             ? "the kind GpuDeployment is deleted"
             : null;
     }

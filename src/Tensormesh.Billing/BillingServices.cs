@@ -36,7 +36,11 @@ public static class BillingServices
         return services;
     }
 
-    /// <summary>A pool with bounds: what the connection string does not say is said here.</summary>
+    /// <summary>
+    /// A pool with bounds, and without the seven statements that would clear a session each time that it is used again, which are a fifth of
+    /// what a post costs: nothing here changes a session but for LISTEN, whose connection is used for nothing else. What the connection
+    /// string does not say is said here.
+    /// </summary>
     public static NpgsqlDataSource OpenDataSource(string connectionString)
     {
         var settings = new NpgsqlConnectionStringBuilder(connectionString);
@@ -46,6 +50,7 @@ public static class BillingServices
         if (!said.Contains("Command Timeout")) settings.CommandTimeout = CommandTimeoutSeconds;
         if (!said.Contains("Max Auto Prepare")) settings.MaxAutoPrepare = MaxAutoPrepare;
         if (!said.Contains("Auto Prepare Min Usages")) settings.AutoPrepareMinUsages = AutoPrepareMinUsages;
+        if (!said.Contains("No Reset On Close")) settings.NoResetOnClose = true;
         if (!said.Contains("Application Name")) settings.ApplicationName = "tensormesh";
         return NpgsqlDataSource.Create(settings);
     }

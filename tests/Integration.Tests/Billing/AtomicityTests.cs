@@ -8,7 +8,7 @@ public sealed class AtomicityTests(PostgresFixture postgres) : BillingTest(postg
 {
     private static readonly string[] Tables =
     [
-        "ledger_transaction", "ledger_entry", "ledger_balance", "run_interval", "run_interval_rating", "credit_hold", "suspension",
+        "ledger_transaction", "ledger_balance", "run_interval", "run_interval_rating", "credit_hold", "suspension",
         "price_version", "top_up", "payment_method",
     ];
 
@@ -34,7 +34,7 @@ public sealed class AtomicityTests(PostgresFixture postgres) : BillingTest(postg
         var (deployment, pod) = await RunAsync(2, T0);
         var (other, _) = await RunAsync(1, T0);
         var fresh = NewDeployment();
-        string[] books = ["ledger_transaction", "ledger_entry", "ledger_balance"];
+        string[] books = ["ledger_transaction", "ledger_balance"];
         (string What, string[] Writes, Func<Task> Change)[] changes =
         [
             ("post", books, () => Ledger.PostAsync(Movements.CreditGrant(Acme, new(5), "once", "tests", "x"), Cancellation)),
@@ -55,7 +55,7 @@ public sealed class AtomicityTests(PostgresFixture postgres) : BillingTest(postg
         ];
 
         // The row of an attempt to top up is written before the card is charged, and stays: it is how the same key finds the charge.
-        await Assert.ThrowsAnyAsync<PostgresException>(() => EndingAtAsync("ledger_entry", changes[2].Change));
+        await Assert.ThrowsAnyAsync<PostgresException>(() => EndingAtAsync("ledger_transaction", changes[2].Change));
         foreach (var (what, writes, change) in changes)
         {
             foreach (var table in writes)

@@ -5,7 +5,7 @@ internal static class Books
 {
     public static readonly string[] Tables =
     [
-        "account", "ledger_account", "ledger_transaction", "ledger_entry", "ledger_balance", "price_version", "run_interval",
+        "account", "ledger_account", "ledger_transaction", "ledger_balance", "price_version", "run_interval",
         "run_interval_rating", "credit_hold", "suspension",
     ];
 

@@ -18,10 +18,10 @@ public sealed class RefusalOrderTests(PostgresFixture postgres) : BillingTest(po
         };
     }
 
-    private static readonly Entry[] TwiceAllThereIs =
+    private static Entry[] TwiceAllThereIs(string customer) =>
     [
         To("expense:uncollected", -long.MaxValue), To("expense:uncollected", -long.MaxValue),
-        To("revenue:serverless", long.MaxValue), To("revenue:serverless", long.MaxValue),
+        To(customer, long.MaxValue), To(customer, long.MaxValue),
     ];
 
     /// <summary>In order of precedence. Each fault leaves room for all of the others.</summary>
@@ -31,7 +31,7 @@ public sealed class RefusalOrderTests(PostgresFixture postgres) : BillingTest(po
         ("TM002", LedgerRefusal.AccountUnknown,            draft => draft with { Customer = "customer:nobody" }),
         ("TM003", LedgerRefusal.CurrencyMismatch,          draft => draft with { Currency = "EUR" }),
         ("TM004", LedgerRefusal.NotBalanced,               draft => draft with { More = AndThen(draft.More, To("expense:credit_grants", 9)) }),
-        ("TM005", LedgerRefusal.AmountOverflow,            draft => draft with { More = AndThen(draft.More, TwiceAllThereIs) }),
+        ("TM005", LedgerRefusal.AmountOverflow,            draft => draft with { More = AndThen(draft.More, TwiceAllThereIs(draft.Customer)) }),
         ("TM006", LedgerRefusal.InsufficientBalance,       draft => draft with { Amount = 6 }),
     ];
 
@@ -98,7 +98,6 @@ public sealed class RefusalOrderTests(PostgresFixture postgres) : BillingTest(po
     [InlineData("delete from ledger_transaction")]
     [InlineData("delete from ledger_entry where false")]
     [InlineData("truncate ledger_transaction")]
-    [InlineData("truncate ledger_entry, ledger_transaction")]
     [InlineData("truncate ledger_account cascade")]
     public async Task A_change_of_history_is_refused_before_anything_else_is_looked_at(string sql)
     {
@@ -109,32 +108,13 @@ public sealed class RefusalOrderTests(PostgresFixture postgres) : BillingTest(po
     }
 
     [Theory]
-    [InlineData("TM002", "(1, 0, 5, 'EUR'), (2, 1, -4, 'USD')")]
-    [InlineData("TM003", "(1, 1, 5, 'EUR'), (2, 2, -4, 'USD')")]
-    [InlineData("TM003", "(1, 1, 5, 'EUR'), (2, 2, -4, 'EUR')")]
-    [InlineData("TM004", "(1, 1, 5, 'USD'), (2, 2, -4, 'USD')")]
-    [InlineData("TM004", "(1, 1, 5, 'USD')")]
-    [InlineData("TM004", "(2, 1, 5, 'USD'), (3, 2, -5, 'USD')")]
-    [InlineData("TM004", "(1, 1, 5, 'USD'), (3, 2, -5, 'USD')")]
-    public async Task The_database_looks_in_the_same_order_whoever_writes(string state, string entries)
+    [InlineData("TM002", "EUR", "{1,0,2}", "{5,-4,0}")]
+    [InlineData("TM003", "EUR", "{1,2}", "{5,-4}")]
+    [InlineData("TM004", "USD", "{1,2}", "{5,-4}")]
+    public async Task The_database_looks_in_the_same_order_whoever_writes(string state, string currency, string accounts, string amounts)
         => Assert.Equal(state, await StateOfAsync(
-            $"""
-            with t as (insert into ledger_transaction (id, type, idempotency_key, content_hash, effective_at, description)
-              values ('txn_x', 'x', 'x', '', now(), '') returning position)
-            insert into ledger_entry (transaction_position, ordinal, ledger_account, amount_nanos, currency)
-            select position, e.* from t, (values {entries}) e
-            """));
-
-    [Theory]
-    [InlineData("select 0::bigint, o, o, case o when 1 then 5 else -5 end, 'USD' from generate_series(1, 2) o")]
-    [InlineData("select position, o + 2, o, case o when 1 then 5 else -5 end, 'USD' from ledger_transaction, generate_series(1, 2) o")]
-    public async Task Entries_come_with_their_transaction_or_not_at_all(string entries)
-    {
-        await DeclareAsync(Acme);
-        await GrantAsync(Acme, "5.00");
-        Assert.Equal("TM004", await StateOfAsync(
-            "insert into ledger_entry (transaction_position, ordinal, ledger_account, amount_nanos, currency) " + entries));
-    }
+            "insert into ledger_transaction (id, type, idempotency_key, effective_at, description, currency, accounts, amounts) "
+            + $"values ('txn_x', 'x', 'x', now(), '', '{currency}', '{accounts}', '{amounts}')"));
 
     [Fact]
     public async Task Two_first_spends_of_an_account_whose_balance_has_no_row_yet_do_not_both_pass()

@@ -13,6 +13,6 @@ with declared as (
   on conflict (name) do nothing
   returning id
 ), balance as (
-  insert into ledger_balance (ledger_account, may_be_negative) select id, false from opened
+  insert into ledger_balance (ledger_account) select id from opened
 )
 select id from declared

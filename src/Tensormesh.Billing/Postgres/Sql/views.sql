@@ -2,17 +2,31 @@
 
 create or replace function dollars(nanos numeric) returns numeric language sql immutable as $$ select round(nanos / 1000000000, 9) $$;
 
-drop view if exists v_balance, v_transaction, v_run_interval, v_hold, v_price, v_trial_balance, v_suspension, v_ledger_balance_rebuilt;
+drop view if exists v_balance, v_transaction, v_run_interval, v_hold, v_price, v_trial_balance, v_suspension, v_ledger_balance_rebuilt,
+  ledger_entry;
+
+create view ledger_entry as
+select t.position as transaction_position, e.ordinal::smallint as ordinal, e.account as ledger_account, e.amount as amount_nanos, t.currency
+from ledger_transaction t cross join lateral unnest(t.accounts, t.amounts) with ordinality as e(account, amount, ordinal);
+comment on view ledger_entry is 'The entries of every ledger transaction, a row each. Credits are positive, debits negative. Nano-dollars.';
+
+create or replace function refuse_entry() returns trigger language plpgsql as $$
+begin
+  raise exception 'entries are part of their transaction: % is refused', tg_op using errcode = 'TM007',
+    hint = 'Call post_transaction, or post a correcting transaction.';
+end $$;
+create trigger part_of_its_transaction before insert or update or delete on ledger_entry for each statement execute function refuse_entry();
+create trigger part_of_its_transaction_row instead of insert or update or delete on ledger_entry for each row execute function refuse_entry();
 
 create view v_ledger_balance_rebuilt as
 select a.id as ledger_account, a.name, coalesce(sum(e.amount_nanos), 0) as rebuilt_nanos,
-  coalesce((select sum(b.amount_nanos) from ledger_balance b where b.ledger_account = a.id), 0) as projected_nanos
+  case when a.account is not null then coalesce((select b.amount_nanos from ledger_balance b where b.ledger_account = a.id), 0) end as projected_nanos
 from ledger_account a left join ledger_entry e on e.ledger_account = a.id
-group by a.id, a.name;
-comment on view v_ledger_balance_rebuilt is 'Every ledger account''s balance, summed from its entries and as the projection has it. The two must agree.';
+group by a.id, a.name, a.account;
+comment on view v_ledger_balance_rebuilt is 'Every ledger account''s balance, summed from its entries and, of customers, as the projection has it. The two must agree.';
 
 create view v_trial_balance as
-select name as ledger_account, dollars(rebuilt_nanos) as balance, dollars(rebuilt_nanos - projected_nanos) as difference_to_projection
+select name as ledger_account, dollars(rebuilt_nanos) as balance, dollars(rebuilt_nanos - coalesce(projected_nanos, rebuilt_nanos)) as difference_to_projection
 from v_ledger_balance_rebuilt order by name;
 comment on view v_trial_balance is 'Balance of each ledger account from its entries. sum(balance) must be 0, and difference_to_projection 0 on every row.';
 

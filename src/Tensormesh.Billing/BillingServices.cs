@@ -7,6 +7,9 @@ namespace Tensormesh.Billing;
 /// <summary>The only registration file.</summary>
 public static class BillingServices
 {
+    /// <summary>What the driver calls the pool where it tells how full it is.</summary>
+    public const string PoolName = "tensormesh-ledger";
+
     private const int MaxPoolSize = 40;
     private const int ConnectTimeoutSeconds = 5;
     private const int CommandTimeoutSeconds = 30;
@@ -52,6 +55,6 @@ public static class BillingServices
         if (!said.Contains("Auto Prepare Min Usages")) settings.AutoPrepareMinUsages = AutoPrepareMinUsages;
         if (!said.Contains("No Reset On Close")) settings.NoResetOnClose = true;
         if (!said.Contains("Application Name")) settings.ApplicationName = "tensormesh";
-        return NpgsqlDataSource.Create(settings);
+        return new NpgsqlDataSourceBuilder(settings.ConnectionString) { Name = PoolName }.Build();
     }
 }

@@ -17,18 +17,7 @@ internal sealed class Readiness(NpgsqlDataSource dataSource, IHostApplicationLif
     public async Task<string?> WhyNotAsync(CancellationToken cancellation)
     {
         if (lifetime.ApplicationStopping.IsCancellationRequested) return "The server is stopping.";
-        var applied = new HashSet<string>(StringComparer.Ordinal);
-        try
-        {
-            await using var command = dataSource.CreateCommand("select name from schema_migration");
-            await using var reader = await command.ExecuteReaderAsync(cancellation);
-            while (await reader.ReadAsync(cancellation)) applied.Add(reader.GetString(0));
-        }
-        catch (PostgresException error) when (error.SqlState == PostgresErrorCodes.UndefinedTable)
-        {
-            // A database that no migration has ever touched.
-        }
-
+        var applied = await Migrator.AppliedAsync(dataSource, cancellation);
         var missing = Needed.Where(name => !applied.Contains(name)).ToArray();
         return missing.Length == 0
             ? null

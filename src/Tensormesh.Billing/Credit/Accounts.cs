@@ -63,37 +63,40 @@ public sealed class Accounts(NpgsqlDataSource dataSource, OperatorEpoch? epoch =
     /// trip.
     /// </summary>
     /// <param name="account">Null when nobody pays: then there is no standing to read.</param>
-    public async Task<(DeploymentStanding? Standing, IReadOnlyList<OpenRun> Runs)> ReadWithRunsAsync(
+    public Task<(DeploymentStanding? Standing, IReadOnlyList<OpenRun> Runs)> ReadWithRunsAsync(
         AccountId? account, DeploymentId deployment, CancellationToken cancellation)
-    {
-        await using var batch = dataSource.CreateBatch();
-        if (account is { } payer) batch.BatchCommands.Add(StandingReader.Command(payer, deployment));
-        batch.BatchCommands.Add(RunIntervals.OpenCommand(deployment));
-        await using var reader = await batch.ExecuteReaderAsync(cancellation);
-        DeploymentStanding? standing = null;
-        if (account is { } read)
+        => Transact.UseAsync(dataSource, async connection =>
         {
-            standing = await StandingReader.ReadAsync(reader, read, deployment, cancellation);
-            await reader.NextResultAsync(cancellation);
-        }
+            await using var batch = new NpgsqlBatch(connection);
+            if (account is { } payer) batch.BatchCommands.Add(StandingReader.Command(payer, deployment));
+            batch.BatchCommands.Add(RunIntervals.OpenCommand(deployment));
+            await using var reader = await batch.ExecuteReaderAsync(cancellation);
+            DeploymentStanding? standing = null;
+            if (account is { } read)
+            {
+                standing = await StandingReader.ReadAsync(reader, read, deployment, cancellation);
+                await reader.NextResultAsync(cancellation);
+            }
 
-        return (standing, await RunIntervals.ReadOpenAsync(reader, cancellation));
-    }
+            return (standing, await RunIntervals.ReadOpenAsync(reader, cancellation));
+        }, cancellation);
 
-    public async Task<IReadOnlyList<AccountId>> ListAsync(CancellationToken cancellation)
-    {
-        await using var command = dataSource.CreateCommand("select id from account order by id");
-        await using var reader = await command.ExecuteReaderAsync(cancellation);
-        var accounts = new List<AccountId>();
-        while (await reader.ReadAsync(cancellation)) accounts.Add(new(reader.GetString(0)));
-        return accounts;
-    }
+    public Task<IReadOnlyList<AccountId>> ListAsync(CancellationToken cancellation)
+        => Transact.UseAsync<IReadOnlyList<AccountId>>(dataSource, async connection =>
+        {
+            await using var command = new NpgsqlCommand("select id from account order by id", connection);
+            await using var reader = await command.ExecuteReaderAsync(cancellation);
+            var accounts = new List<AccountId>();
+            while (await reader.ReadAsync(cancellation)) accounts.Add(new(reader.GetString(0)));
+            return accounts;
+        }, cancellation);
 
-    private async Task<DeploymentStanding?> ReadAsync(AccountId account, DeploymentId? deployment, CancellationToken cancellation)
-    {
-        await using var batch = dataSource.CreateBatch();
-        batch.BatchCommands.Add(StandingReader.Command(account, deployment));
-        await using var reader = await batch.ExecuteReaderAsync(cancellation);
-        return await StandingReader.ReadAsync(reader, account, deployment ?? default, cancellation);
-    }
+    private Task<DeploymentStanding?> ReadAsync(AccountId account, DeploymentId? deployment, CancellationToken cancellation)
+        => Transact.UseAsync(dataSource, async connection =>
+        {
+            await using var batch = new NpgsqlBatch(connection);
+            batch.BatchCommands.Add(StandingReader.Command(account, deployment));
+            await using var reader = await batch.ExecuteReaderAsync(cancellation);
+            return await StandingReader.ReadAsync(reader, account, deployment ?? default, cancellation);
+        }, cancellation);
 }

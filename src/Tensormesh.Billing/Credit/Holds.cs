@@ -38,17 +38,17 @@ public sealed class Holds(NpgsqlDataSource dataSource, OperatorEpoch? epoch = nu
     /// <summary>Gives back what is left. Idempotent. Does not stop charging of pods that still run.</summary>
     public async Task ReleaseAsync(DeploymentId deployment, CancellationToken cancellation)
     {
-        await using var batch = dataSource.CreateBatch();
-        batch.BatchCommands.Add(Transact.Command("delete from credit_hold where deployment = $1 returning account", Transact.Value(deployment.Value)));
-        if (epoch is not null) batch.BatchCommands.Add(epoch.Check());
-        string? account = null;
-        await using (var reader = await batch.ExecuteReaderAsync(cancellation))
+        var account = await Transact.UseAsync(dataSource, async connection =>
         {
-            if (await reader.ReadAsync(cancellation)) account = reader.GetString(0);
+            await using var batch = new NpgsqlBatch(connection);
+            batch.BatchCommands.Add(Transact.Command("delete from credit_hold where deployment = $1 returning account", Transact.Value(deployment.Value)));
+            if (epoch is not null) batch.BatchCommands.Add(epoch.Check());
+            await using var reader = await batch.ExecuteReaderAsync(cancellation);
+            var of = await reader.ReadAsync(cancellation) ? reader.GetString(0) : null;
             // An epoch that is over is the next statement's error, which is met only when that is read.
             await reader.NextResultAsync(cancellation);
-        }
-
+            return of;
+        }, cancellation);
         if (account is not null) hints.Tell([account]);
     }
 

@@ -14,15 +14,16 @@ public sealed class OperatorEpoch(NpgsqlDataSource dataSource)
 
     /// <summary>Takes the next epoch: from the return of this call on, no earlier holder begins to write.</summary>
     /// <param name="holder">Who leads, for the message that an earlier holder gets.</param>
-    public async Task<long> TakeAsync(string holder, CancellationToken cancellation)
-    {
-        await using var command = dataSource.CreateCommand(
-            "update operator_epoch set epoch = epoch + 1, holder = $1, taken_at = clock_timestamp() returning epoch");
-        command.Parameters.Add(Transact.Value(holder));
-        var next = (long)(await command.ExecuteScalarAsync(cancellation))!;
-        Interlocked.Exchange(ref taken, next);
-        return next;
-    }
+    public Task<long> TakeAsync(string holder, CancellationToken cancellation)
+        => Transact.UseAsync(dataSource, async connection =>
+        {
+            await using var command = new NpgsqlCommand(
+                "update operator_epoch set epoch = epoch + 1, holder = $1, taken_at = clock_timestamp() returning epoch", connection);
+            command.Parameters.Add(Transact.Value(holder));
+            var next = (long)(await command.ExecuteScalarAsync(cancellation))!;
+            Interlocked.Exchange(ref taken, next);
+            return next;
+        }, cancellation);
 
     /// <summary>True for the error with which a write is refused because another operator took a later epoch.</summary>
     public static bool IsOver(Exception fault) => fault is PostgresException { SqlState: SqlStates.EpochIsOver };

@@ -74,9 +74,9 @@ public sealed class Ledger
     }
 
     private Task<PostResult[]> ExecuteAsync(IReadOnlyList<Movement> movements, Func<NpgsqlBatchCommand> command, CancellationToken cancellation)
-        => Transact.RetryAsync(async () =>
+        => Transact.RetryAsync(() => Transact.UseAsync(dataSource, async connection =>
         {
-            await using var batch = dataSource.CreateBatch();
+            await using var batch = new NpgsqlBatch(connection);
             batch.BatchCommands.Add(command());
             await using var reader = await batch.ExecuteReaderAsync(cancellation);
             var results = new PostResult[movements.Count];
@@ -85,7 +85,7 @@ public sealed class Ledger
             while (await reader.NextResultAsync(cancellation)) { }
             hints.Tell(StandingChannel.Changed(movements.Where((_, i) => results[i] is PostResult.Posted)));
             return results;
-        });
+        }, cancellation));
 
     private static async Task<PostResult> ReadTriedAsync(NpgsqlDataReader reader, CancellationToken cancellation)
     {

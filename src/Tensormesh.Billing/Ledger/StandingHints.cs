@@ -55,9 +55,11 @@ internal sealed class StandingHints
 
             try
             {
-                await using var batch = dataSource.CreateBatch();
-                batch.BatchCommands.Add(StandingChannel.Notify(accounts));
-                await batch.ExecuteNonQueryAsync();
+                await Transact.UseAsync(dataSource, async connection =>
+                {
+                    await using var batch = new NpgsqlBatch(connection) { BatchCommands = { StandingChannel.Notify(accounts) } };
+                    return await batch.ExecuteNonQueryAsync();
+                }, CancellationToken.None);
             }
             catch (Exception lost) when (lost is NpgsqlException or ObjectDisposedException or TimeoutException)
             {

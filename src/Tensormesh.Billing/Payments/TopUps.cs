@@ -102,32 +102,36 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
     private async Task<Attempt> BeginAsync(
         AccountId account, Money amount, string paymentMethodId, string idempotencyKey, CancellationToken cancellation)
     {
-        await using var insert = dataSource.CreateCommand(
-            """
-            insert into top_up (account, idempotency_key, amount_nanos, payment_method_id, state, created_at) values (
-                $1, $2, $3, $4, 'started', $5)
-            on conflict (account, idempotency_key) do nothing
-            """);
-        insert.Parameters.Add(Transact.Value(account.Value));
-        insert.Parameters.Add(Transact.Value(idempotencyKey));
-        insert.Parameters.Add(Transact.Value(amount.Nanos));
-        insert.Parameters.Add(Transact.Value(paymentMethodId));
-        insert.Parameters.Add(Transact.Value(time.GetUtcNow().ToLedgerTime()));
-        await insert.ExecuteNonQueryAsync(cancellation);
+        await Transact.UseAsync(dataSource, async connection =>
+        {
+            await using var insert = new NpgsqlCommand(
+                """
+                insert into top_up (account, idempotency_key, amount_nanos, payment_method_id, state, created_at) values (
+                    $1, $2, $3, $4, 'started', $5)
+                on conflict (account, idempotency_key) do nothing
+                """, connection);
+            insert.Parameters.Add(Transact.Value(account.Value));
+            insert.Parameters.Add(Transact.Value(idempotencyKey));
+            insert.Parameters.Add(Transact.Value(amount.Nanos));
+            insert.Parameters.Add(Transact.Value(paymentMethodId));
+            insert.Parameters.Add(Transact.Value(time.GetUtcNow().ToLedgerTime()));
+            return await insert.ExecuteNonQueryAsync(cancellation);
+        }, cancellation);
         return (await FindAsync(account, idempotencyKey, cancellation))!;
     }
 
-    private async Task<Attempt?> FindAsync(AccountId account, string idempotencyKey, CancellationToken cancellation)
-    {
-        await using var find = dataSource.CreateCommand(
-            "select amount_nanos, payment_method_id, decline_code, decline_message from top_up where account = $1 and idempotency_key "
-                + "= $2");
-        find.Parameters.Add(Transact.Value(account.Value));
-        find.Parameters.Add(Transact.Value(idempotencyKey));
-        await using var reader = await find.ExecuteReaderAsync(cancellation);
-        if (!await reader.ReadAsync(cancellation)) return null;
-        return new(new(reader.GetInt64(0)), reader.GetString(1), reader.IsDBNull(2) ? null : new(reader.GetString(2), reader.GetString(3)));
-    }
+    private Task<Attempt?> FindAsync(AccountId account, string idempotencyKey, CancellationToken cancellation)
+        => Transact.UseAsync<Attempt?>(dataSource, async connection =>
+        {
+            await using var find = new NpgsqlCommand(
+                "select amount_nanos, payment_method_id, decline_code, decline_message from top_up where account = $1 and idempotency_key "
+                    + "= $2", connection);
+            find.Parameters.Add(Transact.Value(account.Value));
+            find.Parameters.Add(Transact.Value(idempotencyKey));
+            await using var reader = await find.ExecuteReaderAsync(cancellation);
+            if (!await reader.ReadAsync(cancellation)) return null;
+            return new(new(reader.GetInt64(0)), reader.GetString(1), reader.IsDBNull(2) ? null : new(reader.GetString(2), reader.GetString(3)));
+        }, cancellation);
 
     private async Task<TopUpResult> CreditAsync(
         AccountId account, string idempotencyKey, Movement movement, PaymentOutcome.Succeeded paid, CancellationToken cancellation)
@@ -161,18 +165,19 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
             };
         }, cancellation);
 
-    private async Task RecordDeclineAsync(
+    private Task<int> RecordDeclineAsync(
         AccountId account, string idempotencyKey, PaymentOutcome.Declined declined, CancellationToken cancellation)
-    {
-        await using var update = dataSource.CreateCommand(
-            "update top_up set state = 'declined', decline_code = $3, decline_message = $4 where account = $1 and idempotency_key = "
-                + "$2 and state = 'started'");
-        update.Parameters.Add(Transact.Value(account.Value));
-        update.Parameters.Add(Transact.Value(idempotencyKey));
-        update.Parameters.Add(Transact.Value(declined.Code));
-        update.Parameters.Add(Transact.Value(declined.Message));
-        await update.ExecuteNonQueryAsync(cancellation);
-    }
+        => Transact.UseAsync(dataSource, async connection =>
+        {
+            await using var update = new NpgsqlCommand(
+                "update top_up set state = 'declined', decline_code = $3, decline_message = $4 where account = $1 and idempotency_key = "
+                    + "$2 and state = 'started'", connection);
+            update.Parameters.Add(Transact.Value(account.Value));
+            update.Parameters.Add(Transact.Value(idempotencyKey));
+            update.Parameters.Add(Transact.Value(declined.Code));
+            update.Parameters.Add(Transact.Value(declined.Message));
+            return await update.ExecuteNonQueryAsync(cancellation);
+        }, cancellation);
 
     private sealed record Attempt(Money Amount, string PaymentMethodId, TopUpResult.Declined? Declined);
 }

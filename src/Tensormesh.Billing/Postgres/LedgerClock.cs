@@ -27,27 +27,28 @@ public sealed class LedgerClock : TimeProvider
 
     /// <summary>Compares with Postgres.</summary>
     /// <returns>By how much this clock was moved: zero when it was right as far as the reading can tell.</returns>
-    public async Task<TimeSpan> ReadAsync(NpgsqlDataSource dataSource, CancellationToken cancellation)
-    {
-        await using var command = dataSource.CreateCommand("select clock_timestamp()");
-        var asked = GetTimestamp();
-        var instant = new DateTimeOffset((DateTime)(await command.ExecuteScalarAsync(cancellation))!);
-        var reading = new Reading(instant, GetTimestamp());
-        lock (gate)
+    public Task<TimeSpan> ReadAsync(NpgsqlDataSource dataSource, CancellationToken cancellation)
+        => Transact.UseAsync(dataSource, async connection =>
         {
-            if (last is null)
+            await using var command = new NpgsqlCommand("select clock_timestamp()", connection);
+            var asked = GetTimestamp();
+            var instant = new DateTimeOffset((DateTime)(await command.ExecuteScalarAsync(cancellation))!);
+            var reading = new Reading(instant, GetTimestamp());
+            lock (gate)
             {
-                Volatile.Write(ref last, reading);
-                return TimeSpan.Zero;
-            }
+                if (last is null)
+                {
+                    Volatile.Write(ref last, reading);
+                    return TimeSpan.Zero;
+                }
 
-            // Postgres' clock is at what it said or after it, by at most the time that asking took. Within that nothing is known better
-            // than before, and to take every reading would move the clock back and forth with every slow answer.
-            var now = last.Instant + GetElapsedTime(last.Timestamp, reading.Timestamp);
-            var behind = instant - now;
-            if (behind <= TimeSpan.Zero && now - instant <= GetElapsedTime(asked, reading.Timestamp)) return TimeSpan.Zero;
-            Volatile.Write(ref last, reading);
-            return behind;
-        }
-    }
+                // Postgres' clock is at what it said or after it, by at most the time that asking took. Within that nothing is known better
+                // than before, and to take every reading would move the clock back and forth with every slow answer.
+                var now = last.Instant + GetElapsedTime(last.Timestamp, reading.Timestamp);
+                var behind = instant - now;
+                if (behind <= TimeSpan.Zero && now - instant <= GetElapsedTime(asked, reading.Timestamp)) return TimeSpan.Zero;
+                Volatile.Write(ref last, reading);
+                return behind;
+            }
+        }, cancellation);
 }

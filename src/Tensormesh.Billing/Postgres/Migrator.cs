@@ -66,12 +66,28 @@ public static class Migrator
 
     private static async Task RefuseNewerAsync(NpgsqlDataSource dataSource, CancellationToken cancellation)
     {
-        await using var command = dataSource.CreateCommand(
-            "select name from schema_migration where name like 'Migrations/%' and name <> all ($1) order by 1 limit 1");
-        command.Parameters.Add(new() { Value = SqlText.Migrations.ToArray() });
-        if (await command.ExecuteScalarAsync(cancellation) is string unknown)
+        var unknown = (await AppliedAsync(dataSource, cancellation))
+            .Where(name => name.StartsWith("Migrations/", StringComparison.Ordinal)).Except(SqlText.Migrations).Min(StringComparer.Ordinal);
+        if (unknown is not null) throw new InvalidOperationException($"this database is newer than this program: it has {unknown}");
+    }
+
+    /// <summary>The names of what was applied; none in a database that no migration has ever touched.</summary>
+    public static async Task<IReadOnlySet<string>> AppliedAsync(NpgsqlDataSource dataSource, CancellationToken cancellation)
+    {
+        try
         {
-            throw new InvalidOperationException($"this database is newer than this program: it has {unknown}");
+            return await Transact.UseAsync(dataSource, async connection =>
+            {
+                var applied = new HashSet<string>(StringComparer.Ordinal);
+                await using var command = new NpgsqlCommand("select name from schema_migration", connection);
+                await using var reader = await command.ExecuteReaderAsync(cancellation);
+                while (await reader.ReadAsync(cancellation)) applied.Add(reader.GetString(0));
+                return applied;
+            }, cancellation);
+        }
+        catch (PostgresException error) when (error.SqlState == PostgresErrorCodes.UndefinedTable)
+        {
+            return new HashSet<string>();
         }
     }
 

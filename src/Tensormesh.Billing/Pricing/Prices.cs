@@ -72,34 +72,36 @@ public sealed class Prices(NpgsqlDataSource dataSource, OperatorEpoch? epoch = n
     }
 
     /// <summary>What a GPU-hour costs now. Withdrawn products are not in it.</summary>
-    public async Task<IReadOnlyDictionary<GpuProduct, GpuPrice>> CurrentAsync(CancellationToken cancellation)
-    {
-        await using var command = dataSource.CreateCommand(SqlText.CurrentPrices);
-        await using var reader = await command.ExecuteReaderAsync(cancellation);
-        var prices = new Dictionary<GpuProduct, GpuPrice>();
-        while (await reader.ReadAsync(cancellation))
+    public Task<IReadOnlyDictionary<GpuProduct, GpuPrice>> CurrentAsync(CancellationToken cancellation)
+        => Transact.UseAsync<IReadOnlyDictionary<GpuProduct, GpuPrice>>(dataSource, async connection =>
         {
-            var product = new GpuProduct(reader.GetString(1));
-            prices[product] = new(new(reader.GetInt64(0)), product, new(reader.GetInt64(2)), reader.GetFieldValue<DateTimeOffset>(3));
-        }
+            await using var command = new NpgsqlCommand(SqlText.CurrentPrices, connection);
+            await using var reader = await command.ExecuteReaderAsync(cancellation);
+            var prices = new Dictionary<GpuProduct, GpuPrice>();
+            while (await reader.ReadAsync(cancellation))
+            {
+                var product = new GpuProduct(reader.GetString(1));
+                prices[product] = new(new(reader.GetInt64(0)), product, new(reader.GetInt64(2)), reader.GetFieldValue<DateTimeOffset>(3));
+            }
 
-        return prices;
-    }
+            return prices;
+        }, cancellation);
 
     /// <summary>Which book has a price in force for which item, products and models alike: the one that was there first stands.</summary>
-    public async Task<IReadOnlySet<(string Book, string Item)>> InForceAsync(CancellationToken cancellation)
-    {
-        await using var command = dataSource.CreateCommand(
-            """
-            select book, item from (
-              select distinct on (book, kind, item) book, item, withdrawn from price_version order by book, kind, item, effective_at desc, id desc) newest
-            where not withdrawn
-            """);
-        await using var reader = await command.ExecuteReaderAsync(cancellation);
-        var published = new HashSet<(string, string)>();
-        while (await reader.ReadAsync(cancellation)) published.Add((reader.GetString(0), reader.GetString(1)));
-        return published;
-    }
+    public Task<IReadOnlySet<(string Book, string Item)>> InForceAsync(CancellationToken cancellation)
+        => Transact.UseAsync<IReadOnlySet<(string Book, string Item)>>(dataSource, async connection =>
+        {
+            await using var command = new NpgsqlCommand(
+                """
+                select book, item from (
+                  select distinct on (book, kind, item) book, item, withdrawn from price_version order by book, kind, item, effective_at desc, id desc) newest
+                where not withdrawn
+                """, connection);
+            await using var reader = await command.ExecuteReaderAsync(cancellation);
+            var published = new HashSet<(string, string)>();
+            while (await reader.ReadAsync(cancellation)) published.Add((reader.GetString(0), reader.GetString(1)));
+            return published;
+        }, cancellation);
 
     private async Task<Dictionary<(string Kind, string Name), (Item Item, DateTimeOffset EffectiveAt)>> LockAndReadNewestAsync(
         NpgsqlConnection connection, string book, CancellationToken cancellation)

@@ -14,13 +14,14 @@ public sealed class Spending(NpgsqlDataSource dataSource)
 
     /// <summary>Settled usage only: what accrued since the last settlement is not in it. Null when the ledger knows no such
     /// account.</summary>
-    public async Task<SpendingSummary?> SummaryAsync(AccountId account, DateTimeOffset now, CancellationToken cancellation)
-    {
-        await using var command = dataSource.CreateCommand(SqlText.SpendingSummary);
-        command.Parameters.Add(Transact.Value(account.Value));
-        command.Parameters.Add(Transact.Value(now.ToLedgerTime()));
-        await using var reader = await command.ExecuteReaderAsync(cancellation);
-        if (!await reader.ReadAsync(cancellation)) return null;
-        return new(new(reader.GetInt64(0)), new(reader.GetInt64(1)), new(reader.GetInt64(2)), new(reader.GetInt64(3)));
-    }
+    public Task<SpendingSummary?> SummaryAsync(AccountId account, DateTimeOffset now, CancellationToken cancellation)
+        => Transact.UseAsync<SpendingSummary?>(dataSource, async connection =>
+        {
+            await using var command = new NpgsqlCommand(SqlText.SpendingSummary, connection);
+            command.Parameters.Add(Transact.Value(account.Value));
+            command.Parameters.Add(Transact.Value(now.ToLedgerTime()));
+            await using var reader = await command.ExecuteReaderAsync(cancellation);
+            if (!await reader.ReadAsync(cancellation)) return null;
+            return new(new(reader.GetInt64(0)), new(reader.GetInt64(1)), new(reader.GetInt64(2)), new(reader.GetInt64(3)));
+        }, cancellation);
 }

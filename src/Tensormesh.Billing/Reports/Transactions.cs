@@ -23,7 +23,13 @@ public sealed class Transactions(NpgsqlDataSource dataSource)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(limit, 1);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(limit, 1000);
-        await using var command = dataSource.CreateCommand(SqlText.ListTransactions);
+        return await Transact.UseAsync(dataSource, connection => ReadAsync(connection, account, before, limit, cancellation), cancellation);
+    }
+
+    private static async Task<IReadOnlyList<AccountTransaction>> ReadAsync(
+        NpgsqlConnection connection, AccountId account, long? before, int limit, CancellationToken cancellation)
+    {
+        await using var command = new NpgsqlCommand(SqlText.ListTransactions, connection);
         command.Parameters.Add(Transact.Value(Movements.Customer(account)));
         command.Parameters.Add(Transact.Value(before, NpgsqlDbType.Bigint));
         command.Parameters.Add(Transact.Value(limit));

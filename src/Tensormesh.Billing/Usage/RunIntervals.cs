@@ -114,27 +114,29 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource, OperatorEpoch? epo
     public Task<IReadOnlyList<OpenRun>> ListOpenAsync(CancellationToken cancellation) => ListAsync(null, cancellation);
 
     /// <summary>Every deployment that has an open run or a hold, with its namespace and name; none for a hold that never ran.</summary>
-    public async Task<IReadOnlyList<(DeploymentId Deployment, (string Namespace, string Name)? Owner)>> ListOpenOwnersAsync(CancellationToken cancellation)
-    {
-        await using var command = dataSource.CreateCommand(
-            """
-            select coalesce(r.deployment, h.deployment), r.namespace, r.deployment_name
-            from (select distinct deployment, namespace, deployment_name from run_interval where ended_at is null) r
-            full join credit_hold h on h.deployment = r.deployment
-            """);
-        await using var reader = await command.ExecuteReaderAsync(cancellation);
-        var owners = new List<(DeploymentId, (string, string)?)>();
-        while (await reader.ReadAsync(cancellation)) owners.Add((new(reader.GetGuid(0)), reader.IsDBNull(1) ? null : (reader.GetString(1), reader.GetString(2))));
-        return owners;
-    }
+    public Task<IReadOnlyList<(DeploymentId Deployment, (string Namespace, string Name)? Owner)>> ListOpenOwnersAsync(CancellationToken cancellation)
+        => Transact.UseAsync<IReadOnlyList<(DeploymentId, (string, string)?)>>(dataSource, async connection =>
+        {
+            await using var command = new NpgsqlCommand(
+                """
+                select coalesce(r.deployment, h.deployment), r.namespace, r.deployment_name
+                from (select distinct deployment, namespace, deployment_name from run_interval where ended_at is null) r
+                full join credit_hold h on h.deployment = r.deployment
+                """, connection);
+            await using var reader = await command.ExecuteReaderAsync(cancellation);
+            var owners = new List<(DeploymentId, (string, string)?)>();
+            while (await reader.ReadAsync(cancellation)) owners.Add((new(reader.GetGuid(0)), reader.IsDBNull(1) ? null : (reader.GetString(1), reader.GetString(2))));
+            return owners;
+        }, cancellation);
 
-    private async Task<IReadOnlyList<OpenRun>> ListAsync(DeploymentId? deployment, CancellationToken cancellation)
-    {
-        await using var batch = dataSource.CreateBatch();
-        batch.BatchCommands.Add(OpenCommand(deployment));
-        await using var reader = await batch.ExecuteReaderAsync(cancellation);
-        return await ReadOpenAsync(reader, cancellation);
-    }
+    private Task<IReadOnlyList<OpenRun>> ListAsync(DeploymentId? deployment, CancellationToken cancellation)
+        => Transact.UseAsync(dataSource, async connection =>
+        {
+            await using var batch = new NpgsqlBatch(connection);
+            batch.BatchCommands.Add(OpenCommand(deployment));
+            await using var reader = await batch.ExecuteReaderAsync(cancellation);
+            return await ReadOpenAsync(reader, cancellation);
+        }, cancellation);
 
     /// <summary>Of one deployment, which an index finds, or of all: one statement for both would be planned for all.</summary>
     internal static NpgsqlBatchCommand OpenCommand(DeploymentId? deployment)

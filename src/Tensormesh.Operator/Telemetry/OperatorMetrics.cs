@@ -30,6 +30,8 @@ internal sealed class OperatorMetrics
         Uncollected = Counter("tensormesh_uncollected_dollars_total", "Dollars of GPU time that ran past a balance while no operator watched, and that nobody pays.");
         SettlementLag = Gauge("tensormesh_settlement_lag_seconds", "Time since every running account was last settled.");
         LedgerUp = Gauge("tensormesh_ledger_up", "1 while the ledger answers.");
+        LedgerConnections = Gauge("tensormesh_ledger_connections", "Connections to the ledger's database, by state (busy, idle).", "state");
+        registry.AddBeforeCollectCallback(CountConnections);
         RunningGpus = Gauge("tensormesh_running_gpus", "GPUs held by running pods, by product.", "product");
         AccountsLow = Gauge("tensormesh_accounts_below_alert", "Accounts whose balance is below their own alert.");
         EventsDropped = Counter("tensormesh_events_dropped_total", "Kubernetes Events that could not be written.");
@@ -54,9 +56,17 @@ internal sealed class OperatorMetrics
     public Counter Uncollected { get; }
     public Gauge SettlementLag { get; }
     public Gauge LedgerUp { get; }
+    public Gauge LedgerConnections { get; }
     public Gauge RunningGpus { get; }
     public Gauge AccountsLow { get; }
     public Counter EventsDropped { get; }
+
+    private void CountConnections()
+    {
+        var (busy, idle) = Tensormesh.Billing.LedgerConnections.Read();
+        LedgerConnections.WithLabels("busy").Set(busy);
+        LedgerConnections.WithLabels("idle").Set(idle);
+    }
 
     private Counter Counter(string name, string help, params string[] labels) => factory.CreateCounter(name, help, labels);
     private Gauge Gauge(string name, string help, params string[] labels) => factory.CreateGauge(name, help, labels);

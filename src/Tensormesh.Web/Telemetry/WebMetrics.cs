@@ -1,5 +1,6 @@
 using Microsoft.AspNetCore.Diagnostics;
 using Prometheus;
+using Tensormesh.Billing;
 
 namespace Tensormesh.Web;
 
@@ -16,6 +17,13 @@ internal sealed class WebMetrics
             ["route", "method", "status"], new HistogramConfiguration { Buckets = Histogram.ExponentialBuckets(0.001, 2, 14) });
         LedgerUnavailable = factory.CreateCounter("tensormesh_web_ledger_unavailable_total",
             "Requests answered 503 because Postgres could not be reached.");
+        var connections = factory.CreateGauge("tensormesh_ledger_connections", "Connections to the ledger's database, by state (busy, idle).", ["state"]);
+        Registry.AddBeforeCollectCallback(() =>
+        {
+            var (busy, idle) = LedgerConnections.Read();
+            connections.WithLabels("busy").Set(busy);
+            connections.WithLabels("idle").Set(idle);
+        });
         Payments = factory.CreateCounter("tensormesh_web_payments_total", "Attempts to charge a card, by outcome.", ["outcome"]);
         KeyConflicts = factory.CreateCounter("tensormesh_web_idempotency_conflicts_total",
             "Requests refused because their idempotency key was used for other content: look into each.");

@@ -6,12 +6,13 @@ namespace Tensormesh.Integration.Tests.Billing;
 /// <summary>Posts to one account that meet in a process share an SQL transaction; no answer, and no balance, is another for it.</summary>
 public sealed class AccountTurnsTests(PostgresFixture postgres) : BillingTest(postgres)
 {
-    private static Movement Spend(int i) => new()
+    private static Movement Spend(int i, string details = "{}") => new()
     {
         Type = MovementType.CreditGrant,
         Key = $"spend-{i}",
         Entries = [new("customer:acme", new(-1)), new("revenue:gpu", new(1))],
         Description = "spent",
+        Details = details,
     };
 
     /// <summary>Holds the account's row while posts begin, so that all but the first wait for their turn.</summary>
@@ -49,6 +50,20 @@ public sealed class AccountTurnsTests(PostgresFixture postgres) : BillingTest(po
         Assert.Equal(Money.Zero, await PostedAsync());
         // The first alone, and all the others in one SQL transaction.
         Assert.Equal(2L, await ScalarAsync<long>("select count(distinct xmin::text) from ledger_transaction where idempotency_key like 'spend-%'"));
+    }
+
+    [Fact]
+    public async Task A_post_that_the_server_cannot_read_fails_alone()
+    {
+        await OpenAsync(Acme, "1.00");
+        var posts = await BeginAsync(Enumerable.Range(0, 12).Select(i => Spend(i, i == 7 ? "no json" : "{}")), Cancellation);
+        for (var i = 0; i < posts.Length; i++)
+        {
+            if (i == 7) Assert.Equal("22P02", (await Assert.ThrowsAsync<PostgresException>(() => posts[7])).SqlState);
+            else Assert.IsType<PostResult.Posted>(await posts[i]);
+        }
+
+        Assert.Equal(Money.Parse("1.00") - new Money(11), await PostedAsync());
     }
 
     [Fact]

@@ -35,6 +35,79 @@ public sealed class NpgsqlTests(PostgresFixture postgres) : BillingTest(postgres
         }
     }
 
+    /// <summary>
+    /// The driver prepares what it sends for the second time. Where the server reads the statement and then not its values, the driver takes
+    /// it for one without an answer from then on, and loses its place at the answer that comes.
+    /// </summary>
+    [Fact]
+    public async Task A_statement_that_failed_as_the_driver_prepared_it_answers_the_next_time()
+    {
+        await OpenAsync(Acme, "10.00");
+        await using var small = BillingServices.OpenDataSource(
+            new NpgsqlConnectionStringBuilder(Database.ConnectionString) { MaxPoolSize = 1 }.ConnectionString);
+        var (ledger, runs) = (new Ledger(small), new RunIntervals(small));
+        Movement Grant(string key, string details) => Movements.CreditGrant(Acme, new(1), key, "tests", "x") with { Details = details };
+        Assert.IsType<PostResult.Posted>(await ledger.PostAsync(Grant("first", "{}"), Cancellation));
+        var session = await SessionAsync();
+        await Assert.ThrowsAsync<PostgresException>(() => ledger.PostAsync(Grant("unreadable", "no json"), Cancellation));
+        for (var i = 0; i < 3; i++) Assert.IsType<PostResult.Posted>(await ledger.PostAsync(Grant($"later-{i}", "{}"), Cancellation));
+
+        // The same within a transaction: the name of a pod is text, which holds no zero byte.
+        await PublishAsync(T0.AddDays(-1), (H100, "2.50"));
+        RunStart Named(string name) => Start(NewDeployment(), NewPod(), 1, T0) with { PodName = name };
+        Assert.True(await runs.OpenAsync(Named("a"), Cancellation));
+        await Assert.ThrowsAsync<PostgresException>(() => runs.OpenAsync(Named("b\0"), Cancellation));
+        for (var i = 0; i < 3; i++) Assert.True(await runs.OpenAsync(Named($"c{i}"), Cancellation));
+
+        // It is the connection of before, which was put right and not thrown away.
+        Assert.Equal(session, await SessionAsync());
+
+        async Task<int> SessionAsync()
+        {
+            await using var connection = await small.OpenConnectionAsync(Cancellation);
+            return connection.ProcessID;
+        }
+    }
+
+    [Fact]
+    public async Task Whatever_ends_badly_gives_its_connection_back()
+    {
+        await PublishAsync(T0.AddDays(-1), (H100, "2.50"));
+        await OpenAsync(Acme, "10.00");
+        await using var small = BillingServices.OpenDataSource(
+            new NpgsqlConnectionStringBuilder(Database.ConnectionString) { MaxPoolSize = 3, Timeout = 30 }.ConnectionString);
+        var (ledger, holds, runs, accounts) = (new Ledger(small), new Holds(small), new RunIntervals(small), new Accounts(small));
+        await Parallel.ForEachAsync(
+            Enumerable.Range(0, 240), new ParallelOptions { MaxDegreeOfParallelism = 12, CancellationToken = Cancellation }, async (i, _) =>
+            {
+                try
+                {
+                    switch (i % 6)
+                    {
+                        case 0: await ledger.PostAsync(Movements.CreditGrant(new("nobody"), new(1), $"{i}", "tests", "x"), Cancellation); break;
+                        case 1: await ledger.PostAsync(Movements.CreditGrant(Acme, new(1), $"{i}", "t", "x") with { Details = "no json" }, Cancellation); break;
+                        case 2: await holds.PlaceAsync(Ask(NewDeployment(), 100), Policy, T0, Cancellation); break;
+                        case 3: await runs.OpenAsync(Start(NewDeployment(), NewPod(), 1, T0, product: L40S), Cancellation); break;
+                        case 4: await accounts.DeclareAsync(Acme, new("Acme", null, null, "No/Where"), Cancellation); break;
+                        default: await accounts.ReadStandingAsync(Acme, Cancellation); break;
+                    }
+                }
+                catch (Exception expected) when (expected is PostgresException or InvalidOperationException or ArgumentException)
+                {
+                }
+            });
+
+        // All three can be had at once.
+        await using var one = await small.OpenConnectionAsync(Cancellation);
+        await using var two = await small.OpenConnectionAsync(Cancellation);
+        await using var three = await small.OpenConnectionAsync(Cancellation);
+        foreach (var connection in new[] { one, two, three })
+        {
+            await using var ask = new NpgsqlCommand("select 1", connection);
+            Assert.Equal(1, await ask.ExecuteScalarAsync(Cancellation));
+        }
+    }
+
     [Fact]
     public async Task Sessions_that_a_failover_ended_are_replaced_without_a_restart()
     {

@@ -40,8 +40,8 @@ public static class BillingServices
     }
 
     /// <summary>
-    /// A pool with bounds, and without the seven statements that would clear a session each time that it is used again, which are a fifth of
-    /// what a post costs: nothing here changes a session but for LISTEN, whose connection is used for nothing else. What the connection
+    /// A pool with bounds, and without the seven statements that would clear a session each time that it is used
+    /// again: nothing here changes a session but for LISTEN, whose connection is used for nothing else. What the connection
     /// string does not say is said here.
     /// </summary>
     public static NpgsqlDataSource OpenDataSource(string connectionString)

@@ -35,13 +35,17 @@ internal sealed class PodTemplateConverter : JsonConverter<V1PodTemplateSpec>
 
     public override void Write(Utf8JsonWriter writer, V1PodTemplateSpec value, JsonSerializerOptions options)
     {
-        if (value is UnreadablePodTemplate unreadable)
+        switch (value)
         {
-            unreadable.Original.WriteTo(writer);
-        }
-        else
-        {
-            JsonSerializer.Serialize(writer, value, options);
+            case UnreadablePodTemplate unreadable:
+                unreadable.Original.WriteTo(writer);
+                break;
+            case PackedPodTemplate packed:
+                packed.WriteTo(writer);
+                break;
+            default:
+                JsonSerializer.Serialize(writer, value, options);
+                break;
         }
     }
 

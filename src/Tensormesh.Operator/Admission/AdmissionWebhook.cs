@@ -142,7 +142,7 @@ internal sealed partial class AdmissionWebhook(
         {
             Replicas = replicas,
             Gpu = source.Spec.Gpu,
-            Template = source.Spec.Template,
+            Template = PackedPodTemplate.Unpack(source.Spec.Template),
             Budget = source.Spec.Budget,
             Paused = source.Spec.Paused,
         },

@@ -80,7 +80,7 @@ internal sealed class Observer(ClusterView cluster, Payers payers, Accounts acco
             MinComputeCapability = spec.Gpu.MinComputeCapability,
             Container = spec.Gpu.Container,
         },
-        Template = spec.Template,
+        Template = PackedPodTemplate.Unpack(spec.Template),
         Budget = spec.Budget,
         Paused = spec.Paused,
     };

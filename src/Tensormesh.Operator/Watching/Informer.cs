@@ -27,7 +27,7 @@ internal sealed record InformerOptions
     /// <summary>How long one page of a list may take.</summary>
     public TimeSpan ListTimeout { get; init; } = TimeSpan.FromSeconds(60);
     /// <summary>Objects a page: bounds the memory of a list of 10,000.</summary>
-    public int PageSize { get; init; } = 500;
+    public int PageSize { get; init; } = 250;
     public TimeSpan FirstBackoff { get; init; } = TimeSpan.FromMilliseconds(200);
     public TimeSpan LongestBackoff { get; init; } = TimeSpan.FromSeconds(30);
 }

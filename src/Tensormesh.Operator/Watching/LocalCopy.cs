@@ -20,6 +20,7 @@ internal static class LocalCopy
         switch (item)
         {
             case GpuDeployment deployment:
+                if (deployment.Spec?.Template is { } template) deployment.Spec.Template = PackedPodTemplate.Pack(template);
                 foreach (var condition in deployment.Status?.Conditions ?? []) Share(condition, deployment.Status!.Conditions!);
                 break;
             case V1Deployment child:

@@ -197,67 +197,87 @@ begin
   end if;
 end $$;
 
--- Writes movements none of which could be refused, in whatever order, with two statements for all of them; null where that is
--- not so, and for each movement whose key is there already. The accounts are locked.
+-- Writes movements none of which could be refused, in whatever order, and gives the id of each, or null where its key is there already; null
+-- for all, and nothing written, where one could be refused. Batches wait for each other from the first lock to the commit: what can be
+-- found out before it is.
 --
--- The number of rows decides how to join them, and it differs from call to call: so these two are planned for each call (execute), and
--- nothing else is. Setting plan_cache_mode here would have the triggers' statements planned anew for every row as well.
+-- The number of rows decides how to join them, and it differs from call to call: so these statements are planned for each call (execute), and
+-- nothing else is. Setting plan_cache_mode here would have the trigger's statements planned anew for every row as well.
 create or replace function post_in_bulk(
   p_types text[], p_keys text[], p_effective_at timestamptz[], p_descriptions text[], p_details jsonb[],
   p_movements int[], p_accounts text[], p_amounts bigint[], p_currencies text[])
 returns text[] language plpgsql as $$
 declare
   v_fine boolean;
-  v_posted jsonb;
+  -- Of each movement: its entries in the order in which they are stored, as texts, because arrays of an array are of one length.
+  v_currencies text[]; v_accounts text[]; v_amounts text[];
+  -- Of each customer, in the order of names: what comes out and what goes in.
+  v_customers bigint[]; v_less numeric[]; v_more numeric[];
+  v_keys text[]; v_ids text[];
 begin
+  execute $q$
+    select bool_and(m.fine) and count(*) = cardinality($1) and (select count(distinct k.key) = cardinality($1) from unnest($1) as k(key)),
+      array_agg(m.currency order by m.movement), array_agg(m.accounts::text order by m.movement), array_agg(m.amounts::text order by m.movement)
+    from (
+      select e.movement, min(e.currency) as currency,
+        count(*) >= 2 and sum(e.amount) = 0 and bool_and(a.id is not null and e.amount <> 0 and e.currency = a.currency) as fine,
+        array_agg(a.id order by e.account collate "C", e.amount) as accounts,
+        array_agg(e.amount order by e.account collate "C", e.amount) as amounts
+      from unnest($2, $3, $4, $5) as e(movement, account, amount, currency) left join ledger_account a on a.name = e.account
+      group by e.movement) m
+    $q$ into v_fine, v_currencies, v_accounts, v_amounts using p_keys, p_movements, p_accounts, p_amounts, p_currencies;
+  if v_fine is not true then
+    return null;
+  end if;
+  execute $q$
+    select bool_and(b.ledger_account is not null), array_agg(d.id order by d.name), array_agg(d.less order by d.name), array_agg(d.more order by d.name)
+    from (
+      select a.id, a.name,
+        coalesce(sum(e.amount) filter (where e.amount < 0), 0) as less, coalesce(sum(e.amount) filter (where e.amount > 0), 0) as more
+      from unnest($1, $2) as e(account, amount) join ledger_account a on a.name = e.account where a.account is not null group by a.id) d
+    left join ledger_balance b on b.ledger_account = d.id
+    $q$ into v_fine, v_customers, v_less, v_more using p_accounts, p_amounts;
+  if v_fine is false then
+    return null;
+  end if;
+
   -- As if all that comes out of a customer came before all that goes in, and the reverse: no order can do worse.
   execute $q$
-    select (select count(distinct k.key) = cardinality($1) from unnest($1) as k(key))
-      and (
-        select count(*) = cardinality($1) and bool_and(m.fine) from (
-          select count(*) >= 2 and sum(e.amount) = 0 and bool_and(e.amount <> 0) and min(e.currency) = max(e.currency) as fine
-          from unnest($2, $4, $5) as e(movement, amount, currency) group by e.movement) m)
-      and (
-        select bool_and(a.id is not null and (a.account is null
-          or (b.ledger_account is not null and b.amount_nanos + d.more <= 9223372036854775807 and b.amount_nanos + d.less >= 0)))
-        from (
-          select e.account, e.currency,
-            coalesce(sum(e.amount) filter (where e.amount < 0), 0) as less, coalesce(sum(e.amount) filter (where e.amount > 0), 0) as more
-          from unnest($3, $4, $5) as e(account, amount, currency) group by e.account, e.currency) d
-        left join ledger_account a on a.name = d.account and a.currency = d.currency
-        left join ledger_balance b on b.ledger_account = a.id)
-    $q$ into v_fine using p_keys, p_movements, p_accounts, p_amounts, p_currencies;
-  if v_fine is not true then
+    select bool_and(l.balance + l.less >= 0 and l.balance + l.more <= 9223372036854775807) from (
+      select b.amount_nanos as balance, d.less, d.more
+      from unnest($1, $2, $3) with ordinality as d(id, less, more, place) join ledger_balance b on b.ledger_account = d.id
+      order by d.place for update of b) l
+    $q$ into v_fine using v_customers, v_less, v_more;
+  if v_fine is false then
     return null;
   end if;
 
   execute $q$
-    with movement as (
-      select row_number() over (order by e.movement) as place, min(e.currency) as currency,
-        array_agg(a.id order by e.account collate "C", e.amount) as accounts,
-        array_agg(e.amount order by e.account collate "C", e.amount) as amounts
-      from unnest($6, $7, $8, $9) as e(movement, account, amount, currency) join ledger_account a on a.name = e.account
-      group by e.movement
-    ), posted as (
+    with posted as (
       insert into ledger_transaction (id, type, idempotency_key, effective_at, description, details, currency, accounts, amounts)
       select new_transaction_id(), k.type, k.key, coalesce(k.effective_at, clock_timestamp()), k.description, k.details,
-        m.currency, m.accounts, m.amounts
-      from movement m
-      join unnest($1, $2, $3, $4, $5) with ordinality as k(type, key, effective_at, description, details, place) on k.place = m.place
-      order by m.place
+        k.currency, k.accounts::bigint[], k.amounts::bigint[]
+      from unnest($1, $2, $3, $4, $5, $6, $7, $8) with ordinality
+        as k(type, key, effective_at, description, details, currency, accounts, amounts, place)
+      order by k.place
       on conflict (idempotency_key) do nothing
-      returning id, idempotency_key, accounts, amounts
-    ), moved as (
-      update ledger_balance b set amount_nanos = b.amount_nanos + d.amount
-      from (
-        select e.account, sum(e.amount) as amount from posted p cross join lateral unnest(p.accounts, p.amounts) as e(account, amount)
-        group by e.account) d
-      where b.ledger_account = d.account
-    )
-    select jsonb_object_agg(p.idempotency_key, p.id) from posted p
-    $q$ into v_posted
-    using p_types, p_keys, p_effective_at, p_descriptions, p_details, p_movements, p_accounts, p_amounts, p_currencies;
-  return (select array_agg(v_posted ->> k.key order by k.place) from unnest(p_keys) with ordinality as k(key, place));
+      returning id, idempotency_key, position)
+    select array_agg(p.idempotency_key order by p.position), array_agg(p.id order by p.position) from posted p
+    $q$ into v_keys, v_ids
+    using p_types, p_keys, p_effective_at, p_descriptions, p_details, v_currencies, v_accounts, v_amounts;
+  if cardinality(v_ids) = cardinality(p_keys) then
+    execute 'update ledger_balance b set amount_nanos = b.amount_nanos + d.less + d.more from unnest($1, $2, $3) as d(id, less, more)
+      where b.ledger_account = d.id' using v_customers, v_less, v_more;
+    return v_ids;
+  end if;
+  update ledger_balance b set amount_nanos = b.amount_nanos + d.amount
+    from (
+      select e.account, sum(e.amount) as amount from ledger_transaction t cross join lateral unnest(t.accounts, t.amounts) as e(account, amount)
+      where t.id = any (v_ids) group by e.account) d
+    where b.ledger_account = d.account;
+  return (
+    select array_agg(p.id order by k.place) from unnest(p_keys) with ordinality as k(key, place)
+    left join unnest(v_keys, v_ids) as p(key, id) on p.key = k.key);
 end $$;
 
 -- Posts many in one SQL transaction, with the results that try_post would give to one after the other. p_movements numbers
@@ -273,7 +293,6 @@ declare
   v_from int := 1;
   v_to int;
 begin
-  perform lock_ledger_accounts(p_accounts);
   if cardinality(p_keys) > 24 then
     v_ids := post_in_bulk(p_types, p_keys, p_effective_at, p_descriptions, p_details, p_movements, p_accounts, p_amounts, p_currencies);
     if array_position(v_ids, null) is null and cardinality(v_ids) > 0 then
@@ -282,6 +301,7 @@ begin
     end if;
   end if;
 
+  perform lock_ledger_accounts(p_accounts);
   for i in 1..cardinality(p_keys) loop
     v_to := v_from;
     while p_movements[v_to] = i loop

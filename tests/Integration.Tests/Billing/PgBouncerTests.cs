@@ -186,11 +186,14 @@ public sealed class PgBouncerTests(PostgresFixture postgres) : BillingTest(postg
     [Fact]
     public async Task A_listener_of_its_own_session_hears_what_is_written_through_the_pooler()
     {
-        await DeclareAsync(Acme);
         await using var straight = BillingServices.OpenDataSource(direct);
         var (memory, changed, log) = (new StandingMemory(TimeProvider.System), new ConcurrentQueue<AccountId>(), new Lines());
+        var listens = new TaskCompletionSource();
         using var listening = CancellationTokenSource.CreateLinkedTokenSource(Cancellation);
-        var running = new StandingListener(straight, memory, TimeProvider.System, log).RunAsync(changed.Enqueue, () => { }, listening.Token);
+        var running = new StandingListener(straight, memory, TimeProvider.System, log).RunAsync(changed.Enqueue, listens.SetResult, listening.Token);
+        await listens.Task.WaitAsync(Eventually.Limit, Cancellation);
+        await DeclareAsync(Acme);
+        await HearsAsync();
         await Eventually.SeeAsync(
             async () =>
             {
@@ -199,9 +202,11 @@ public sealed class PgBouncerTests(PostgresFixture postgres) : BillingTest(postg
             }, standing => standing is not null);
 
         await GrantAsync(Acme, "10.00");
-        await Eventually.SeeAsync(() => Task.FromResult(changed.ToArray()), accounts => accounts.Contains(Acme));
+        await HearsAsync();
         Assert.Null(memory.Find(Acme));
         Assert.Empty(log.Text);
+
+        Task HearsAsync() => Eventually.SeeAsync(() => Task.FromResult(changed.TryDequeue(out var account) ? account : default), account => account == Acme);
 
         await listening.CancelAsync();
         await running;

@@ -55,6 +55,9 @@ public static class BillingServices
         if (!said.Contains("Auto Prepare Min Usages")) settings.AutoPrepareMinUsages = AutoPrepareMinUsages;
         if (!said.Contains("No Reset On Close")) settings.NoResetOnClose = true;
         if (!said.Contains("Application Name")) settings.ApplicationName = "tensormesh";
-        return new NpgsqlDataSourceBuilder(settings.ConnectionString) { Name = PoolName }.Build();
+        var source = new NpgsqlDataSourceBuilder(settings.ConnectionString) { Name = PoolName };
+        // Where a pooler may stand in between, whether statements can be prepared is not ours to guess.
+        if (!said.Contains("Max Auto Prepare")) source.UsePhysicalConnectionInitializer(Poolers.Refuse, Poolers.RefuseAsync);
+        return source.Build();
     }
 }

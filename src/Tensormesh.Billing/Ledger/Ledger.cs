@@ -10,6 +10,20 @@ public static class StandingChannel
     /// resync.</summary>
     public const string Name = "tensormesh_standing";
 
+    /// <summary>LISTEN to this name as well to find out whether anything is heard at all: through a pooler in transaction mode nothing is.</summary>
+    public const string Probe = "tensormesh_probe";
+
+    /// <summary>Sends to <see cref="Probe"/>.</summary>
+    public static Task ProbeAsync(NpgsqlDataSource dataSource, string payload, CancellationToken cancellation)
+        => Transact.UseAsync(dataSource, async connection =>
+        {
+            await using var command = new NpgsqlCommand("select pg_notify($1, $2)", connection)
+            {
+                Parameters = { Transact.Value(Probe), Transact.Value(payload) },
+            };
+            return await command.ExecuteNonQueryAsync(cancellation);
+        }, cancellation);
+
     internal static NpgsqlBatchCommand Notify(params string[] accounts) => Transact.Command(
         "select pg_notify($1, account) from unnest($2) as a(account)", Transact.Value(Name), Transact.Value(accounts));
 

@@ -33,6 +33,14 @@ internal static class SqlStates
     public static bool IsRetryable(string sqlState)
         => sqlState is PostgresErrorCodes.DeadlockDetected or PostgresErrorCodes.SerializationFailure;
 
+    /// <summary>
+    /// The session does not have the prepared statement, or has another of its name. The last is told by words alone: its state stands for
+    /// whatever a pooler itself cannot do, such as reaching the server.
+    /// </summary>
+    public static bool IsMistakenStatement(string sqlState, string message)
+        => sqlState is PostgresErrorCodes.InvalidSqlStatementName or PostgresErrorCodes.DuplicatePreparedStatement
+            || (sqlState == PostgresErrorCodes.ProtocolViolation && message.Contains("prepared statement", StringComparison.Ordinal));
+
     /// <summary>The server cannot serve now: connection exceptions, resources, shutdown, a standby after a failover, a timeout.</summary>
     public static bool IsUnavailable(string sqlState) => IsRetryable(sqlState)
         || sqlState.StartsWith("08", StringComparison.Ordinal)
@@ -53,6 +61,8 @@ public static class LedgerAvailability
     public static bool IsUnavailable(Exception exception) => exception switch
     {
         PostgresException error => SqlStates.IsUnavailable(error.SqlState),
+        // It is there, and waiting for it would help nobody.
+        LedgerPoolerException => false,
         NpgsqlException error => error.IsTransient || error.InnerException is null or SocketException or IOException or TimeoutException,
         TimeoutException or SocketException or EpochNotTakenException => true,
         AggregateException errors => errors.InnerExceptions.All(IsUnavailable),

@@ -22,6 +22,7 @@ internal static class Transact
     /// then not its values (or that was cancelled between the two), Npgsql 10.0.3 keeps as a statement without an answer, and breaks at the
     /// next answer to it. Nothing else may take a connection of the ledger's pool.
     /// </summary>
+    /// <exception cref="LedgerPoolerException">A pooler mistook a prepared statement.</exception>
     public static async Task<T> UseAsync<T>(NpgsqlDataSource dataSource, Func<NpgsqlConnection, Task<T>> work, CancellationToken cancellation)
     {
         await using var connection = await dataSource.OpenConnectionAsync(cancellation);
@@ -32,6 +33,7 @@ internal static class Transact
         catch (Exception failure) when (failure is NpgsqlException or OperationCanceledException)
         {
             ForgetStatements(connection);
+            if (Poolers.Explain(failure) is { } explained) throw explained;
             throw;
         }
     }

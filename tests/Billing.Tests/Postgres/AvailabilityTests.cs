@@ -5,7 +5,7 @@ namespace Tensormesh.Billing.Tests;
 
 public sealed class AvailabilityTests
 {
-    private static PostgresException Postgres(string sqlState) => new("", "ERROR", "ERROR", sqlState);
+    private static PostgresException Postgres(string sqlState, string message = "") => new(message, "ERROR", "ERROR", sqlState);
 
     [Theory]
     [InlineData("08006")]
@@ -26,6 +26,26 @@ public sealed class AvailabilityTests
     [InlineData("42P01")]
     [InlineData("28P01")]
     public void A_refusal_or_a_bug_is_not_an_outage(string sqlState) => Assert.False(LedgerAvailability.IsUnavailable(Postgres(sqlState)));
+
+    [Theory]
+    [InlineData("26000", "prepared statement \"_auto1\" does not exist")]
+    [InlineData("42P05", "prepared statement \"_auto1\" already exists")]
+    [InlineData("08P01", "bind message supplies 2 parameters, but prepared statement \"_auto1\" requires 1")]
+    public void A_statement_that_a_pooler_mistook_is_told_as_that(string sqlState, string message)
+    {
+        var explained = Poolers.Explain(Postgres(sqlState, message))!;
+        Assert.Contains(message, explained.Message, StringComparison.Ordinal);
+        Assert.Contains("Max Auto Prepare=0", explained.Message, StringComparison.Ordinal);
+        Assert.False(LedgerAvailability.IsUnavailable(explained));
+    }
+
+    [Fact]
+    public void A_pooler_that_does_not_reach_the_server_is_an_outage()
+    {
+        var away = Postgres("08P01", "server conn crashed?");
+        Assert.Null(Poolers.Explain(away));
+        Assert.True(LedgerAvailability.IsUnavailable(away));
+    }
 
     [Fact]
     public void A_lost_connection_is_an_outage_and_a_wrong_program_is_not()

@@ -1,90 +1,10 @@
-using Npgsql;
 using Tensormesh.Billing;
 
 namespace Tensormesh.Integration.Tests.Billing;
 
-/// <summary>Every change of money is one SQL transaction: it may end at any statement, and then it was not begun.</summary>
+/// <summary>Many changes of money, at once or one after the other: what was answered is what is there.</summary>
 public sealed class AtomicityTests(PostgresFixture postgres) : BillingTest(postgres)
 {
-    private static readonly string[] Tables =
-    [
-        "ledger_transaction", "ledger_balance", "run_interval", "run_interval_rating", "credit_hold", "suspension",
-        "price_version", "top_up", "payment_method",
-    ];
-
-    /// <summary>All that is stored, as text.</summary>
-    private async Task<string> EverythingAsync()
-    {
-        var parts = new List<string>();
-        foreach (var table in Tables) parts.Add(await ScalarAsync<string>(
-            $"select '{table}: ' || coalesce(string_agg(t::text, E'\\n' order by t::text), '') from {table} t"));
-        return string.Join("\n", parts);
-    }
-
-    [Fact]
-    public async Task A_change_that_ends_at_any_of_its_writes_leaves_nothing_behind_and_can_be_made_again()
-    {
-        await ExecuteAsync(
-            """
-            create function end_here() returns trigger language plpgsql as $$
-            begin raise exception 'ended here' using errcode = 'XX000'; end $$
-            """);
-        await PublishAsync(T0.AddDays(-1), (H100, "2.50"));
-        await OpenAsync(Acme, "10.00");
-        var (deployment, pod) = await RunAsync(2, T0);
-        var (other, _) = await RunAsync(1, T0);
-        var fresh = NewDeployment();
-        string[] books = ["ledger_transaction", "ledger_balance"];
-        (string What, string[] Writes, Func<Task> Change)[] changes =
-        [
-            ("post", books, () => Ledger.PostAsync(Movements.CreditGrant(Acme, new(5), "once", "tests", "x"), Cancellation)),
-            ("post many", books, () => Ledger.PostManyAsync(
-                [.. Enumerable.Range(0, 30).Select(i => Movements.CreditGrant(Acme, new(1), $"many-{i}", "tests", "x"))], Cancellation)),
-            ("top up", books, () => TopUps.ChargeAsync(Acme, Money.Parse("5.00"), "pm_card_visa", "top-up", Cancellation)),
-            ("place", ["credit_hold"], () => Holds.PlaceAsync(Ask(fresh, 1), Policy, T0, Cancellation)),
-            ("open", ["run_interval", "run_interval_rating"], () => Runs.OpenAsync(
-                Start(fresh, new PodId(fresh.Value), 1, T0), Cancellation)),
-            ("settle", [.. books, "run_interval", "credit_hold"], () => Meter.SettleAsync(Acme, T0.AddMinutes(10), Cancellation)),
-            ("publish", [.. books, "price_version", "run_interval", "run_interval_rating"], () => PublishAsync(
-                T0.AddMinutes(20), (H100, "3.00"))),
-            ("close", [.. books, "run_interval", "credit_hold"], () => Runs.CloseAsync(pod, T0.AddMinutes(30), Cancellation)),
-            ("suspend", [.. books, "run_interval", "credit_hold", "suspension"], () => Meter.SuspendAsync(
-                other, T0.AddMinutes(40), Cancellation)),
-            ("exhaust", [.. books, "run_interval", "credit_hold", "suspension"], () => Meter.SuspendIfExhaustedAsync(
-                Acme, Policy, T0.AddDays(9), Cancellation)),
-        ];
-
-        // The row of an attempt to top up is written before the card is charged, and stays: it is how the same key finds the charge.
-        await Assert.ThrowsAnyAsync<PostgresException>(() => EndingAtAsync("ledger_transaction", changes[2].Change));
-        foreach (var (what, writes, change) in changes)
-        {
-            foreach (var table in writes)
-            {
-                var before = await EverythingAsync();
-                var ended = await Assert.ThrowsAsync<PostgresException>(() => EndingAtAsync(table, change));
-                Assert.Equal(("ended here", before), (ended.MessageText, await EverythingAsync()));
-            }
-
-            var untouched = await EverythingAsync();
-            await change();
-            Assert.True(untouched != await EverythingAsync(), $"{what} changed nothing in the end");
-        }
-    }
-
-    /// <summary>The change, while the first write to a table ends the transaction that it is made in.</summary>
-    private async Task EndingAtAsync(string table, Func<Task> change)
-    {
-        await ExecuteAsync($"create trigger end_here after insert or update or delete on {table} for each row execute function end_here()");
-        try
-        {
-            await change();
-        }
-        finally
-        {
-            await ExecuteAsync($"drop trigger end_here on {table}");
-        }
-    }
-
     [Fact]
     public async Task Every_answer_under_load_names_a_transaction_that_is_there()
     {

@@ -15,6 +15,8 @@ public sealed class PostgresFixture : IAsyncLifetime
     private readonly SemaphoreSlim oneAtATime = new(1);
     private PostgresServer? server;
 
+    public PostgresServer Server => server!;
+
     public async ValueTask InitializeAsync()
     {
         server = await PostgresServer.StartAsync(directory, CancellationToken.None);

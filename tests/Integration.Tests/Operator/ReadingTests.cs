@@ -76,7 +76,7 @@ public sealed partial class ReadingTests(OperatorFixture product) : OperatorTest
             "tensormesh_gate_verdicts_total", "tensormesh_webhook_seconds", "tensormesh_suspensions_total",
                 "tensormesh_suspend_lateness_seconds",
             "tensormesh_gpu_charged_dollars_total", "tensormesh_usage_windows_total", "tensormesh_uncollected_dollars_total",
-            "tensormesh_settlement_lag_seconds", "tensormesh_ledger_up", "tensormesh_running_gpus", "tensormesh_accounts_below_alert",
+            "tensormesh_settlement_lag_seconds", "tensormesh_ledger_up", "tensormesh_ledger_connections", "tensormesh_running_gpus", "tensormesh_accounts_below_alert",
             "tensormesh_events_dropped_total",
         ];
         Assert.All(names, name => Assert.Contains($"# TYPE {name} ", metrics, StringComparison.Ordinal));

@@ -13,7 +13,7 @@ namespace Tensormesh.TestKit;
 /// </summary>
 public sealed class PostgresServer : IAsyncDisposable
 {
-    private const string Superuser = "tensormesh";
+    internal const string Superuser = "tensormesh";
     private const string UnprivilegedUser = "postgres";
     private const int StartAttempts = 5;
     private static readonly TimeSpan CommandTimeout = TimeSpan.FromMinutes(2);

@@ -4,6 +4,9 @@ namespace Tensormesh.TestKit;
 internal static class Prerequisites
 {
     private const string ClusterSettings = "/etc/postgresql-common/createcluster.conf";
+    private const string PgBouncerUnit = "/etc/systemd/system/pgbouncer.service";
+    /// <summary>Asked before a package's init script is run; 101 forbids it.</summary>
+    private const string ServicePolicy = "/usr/sbin/policy-rc.d";
 
     /// <summary>A package, and a file or folder that shows that it is installed (a bare name is looked up on the PATH).</summary>
     private sealed record Package(string Name, string Proof);
@@ -23,6 +26,8 @@ internal static class Prerequisites
         new("containerd", "containerd"), new("runc", "runc"), new("containernetworking-plugins", "/usr/lib/cni/bridge"),
         new("iproute2", "ip"), new("iptables", "iptables"), new("conntrack", "conntrack"), new("busybox-static", "busybox"),
     ];
+
+    private static readonly Package[] PgBouncer = [new("pgbouncer", "pgbouncer"), new("util-linux", "setpriv")];
 
     private static readonly Package[] SteppingClock = [new("libfaketime", "/usr/lib/*/faketime/libfaketimeMT.so.1")];
 
@@ -45,6 +50,8 @@ internal static class Prerequisites
         EnsureAsync(ControlPlane.Where(package => !(etcdComesWithBinaries && package.Name == "etcd-server")), say, cancellation);
 
     public static Task EnsureBuildAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(Build, say, cancellation);
+
+    public static Task EnsurePgBouncerAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(PgBouncer, say, cancellation);
 
     public static Task EnsureSteppingClockAsync(Action<string> say, CancellationToken cancellation) =>
         EnsureAsync(SteppingClock, say, cancellation);
@@ -75,6 +82,7 @@ internal static class Prerequisites
             Path.Combine(StateRoot.CacheDirectory, "apt.lock"), waiting: null, cancellation);
         say($"installing {names}");
         await RefuseMainPostgresClusterAsync(cancellation);
+        if (missing.Contains("pgbouncer")) await RefusePgBouncerServiceAsync(cancellation);
         var (updated, updateOutput) = await Command.TryRunAsync(apt, ["update", "-q"], line: null, cancellation);
         var (installed, output) = await Command.TryRunAsync(
             apt, ["install", "-y", "-q", "--no-install-recommends", .. missing], line: null, cancellation);
@@ -93,6 +101,20 @@ internal static class Prerequisites
             return;
         Directory.CreateDirectory(Path.GetDirectoryName(ClusterSettings)!);
         await File.WriteAllTextAsync(ClusterSettings, "create_main_cluster = false\n", cancellation);
+    }
+
+    /// <summary>Debian starts a pooler with the package, too, now and at each boot. A policy that is there already is the machine's own.</summary>
+    private static async Task RefusePgBouncerServiceAsync(CancellationToken cancellation)
+    {
+        if (Directory.Exists("/run/systemd/system"))
+        {
+            if (!Path.Exists(PgBouncerUnit)) File.CreateSymbolicLink(PgBouncerUnit, "/dev/null");
+        }
+        else if (!File.Exists(ServicePolicy))
+        {
+            await File.WriteAllTextAsync(ServicePolicy, "#!/bin/sh\n[ \"$1\" != pgbouncer ] || exit 101\n", cancellation);
+            File.SetUnixFileMode(ServicePolicy, (UnixFileMode)0b111_101_101);
+        }
     }
 
     private static bool IsPresent(string proof)

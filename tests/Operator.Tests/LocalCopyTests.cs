@@ -2,6 +2,7 @@ using k8s.Models;
 using Tensormesh.Billing;
 using Tensormesh.Operator.Reconciling;
 using Tensormesh.Operator.Watching;
+using Tensormesh.Resources;
 
 namespace Tensormesh.Operator.Tests;
 
@@ -72,6 +73,8 @@ public sealed class LocalCopyTests
         if (trim)
         {
             LocalCopy.Trim(deployment);
+            Assert.Null(deployment.Spec.Template.Spec);
+            deployment.Spec.Template = PackedPodTemplate.Unpack(deployment.Spec.Template);
             LocalCopy.Trim(child);
             LocalCopy.Trim(pod);
             LocalCopy.Trim(node);

@@ -70,6 +70,22 @@ public sealed class WireTests
         Assert.Empty(new ApiServer(GpuDeployment.PluralName).Refusals(RichTemplate));
     }
 
+    [Fact]
+    public void A_packed_pod_template_is_written_and_unpacked_as_it_was()
+    {
+        var read = KubernetesJson.Deserialize<GpuDeployment>(RichTemplate.ToJsonString());
+        var before = KubernetesJson.Serialize(read);
+
+        read.Spec.Template = PackedPodTemplate.Pack(read.Spec.Template);
+
+        Assert.Null(read.Spec.Template.Spec);
+        Assert.Same(read.Spec.Template, PackedPodTemplate.Pack(read.Spec.Template));
+        Assert.Equal(before, KubernetesJson.Serialize(read));
+        read.Spec.Template = PackedPodTemplate.Unpack(read.Spec.Template);
+        Assert.Equal(before, KubernetesJson.Serialize(read));
+        Assert.Same(read.Spec.Template, PackedPodTemplate.Unpack(read.Spec.Template));
+    }
+
     [Theory]
     [InlineData("0.5Gi", 536870912)]
     [InlineData("1e3", 1000)]
@@ -116,6 +132,7 @@ public sealed class WireTests
         var error = Assert.Single(Validation.Validate(read.Items[0]));
         Assert.Equal("spec.template", error.Field);
         Assert.StartsWith("is not a pod template: ", error.Message, StringComparison.Ordinal);
+        Assert.Same(read.Items[0].Spec.Template, PackedPodTemplate.Pack(read.Items[0].Spec.Template));
         var written = JsonNode.Parse(KubernetesJson.Serialize(read.Items[0]))!["spec"]!["template"];
         Assert.Equal(JsonNode.Parse(template)!.ToJsonString(), written!.ToJsonString());
     }

@@ -24,8 +24,6 @@ internal sealed partial class Controller(
     /// <summary>Hints about one account within this time are one hint: placing fifty holds must not reconcile fifty deployments fifty times.</summary>
     private static readonly TimeSpan HintWindow = TimeSpan.FromMilliseconds(50);
 
-    /// <summary>The cause that the server gives for a refusal in a namespace that is being deleted.</summary>
-    private const string NamespaceTerminating = "NamespaceTerminating";
     /// <summary>Clocks that differ by more than this are worth a line.</summary>
     private static readonly TimeSpan ClockTolerance = TimeSpan.FromSeconds(1);
 
@@ -322,7 +320,7 @@ internal sealed partial class Controller(
         if (fault is k8s.Autorest.HttpOperationException { Response.StatusCode: System.Net.HttpStatusCode.Conflict }) LogConflict(logger, kind, key);
         // A namespace that goes away refuses what was decided before that was seen here: the next look decides otherwise.
         else if (fault is k8s.Autorest.HttpOperationException { Response.StatusCode: System.Net.HttpStatusCode.Forbidden } ending
-            && ending.Response.Content?.Contains(NamespaceTerminating, StringComparison.Ordinal) == true) LogConflict(logger, kind, key);
+            && ending.Response.Content?.Contains(Applier.NamespaceTerminating, StringComparison.Ordinal) == true) LogConflict(logger, kind, key);
         else if (fault is LeaseLapsedException) LogLapsed(logger, kind, key);
         else if (fault is k8s.Autorest.HttpOperationException refused) LogRefused(logger, kind, key, (int)refused.Response.StatusCode, refused.Response.Content);
         else LogFault(logger, fault, kind, key);

@@ -369,6 +369,19 @@ public sealed class DeciderTests
     }
 
     [Fact]
+    public void A_child_that_a_quota_refused_is_sent_again_when_its_time_has_come_and_not_before()
+    {
+        var deployment = A.Deployment();
+        var until = A.Noon.AddSeconds(30);
+        var refused = new RefusedChild(PodDrift.Hash(PodTemplate.Render(deployment, A.H100, 2)), "exceeded quota: none", until);
+
+        var waits = Decider.Decide(A.Seen(deployment, A.Standing(), refused: refused), A.Policy);
+        Assert.Equal(until, waits.LookAgainAt);
+        Assert.DoesNotContain(waits.Changes, change => change is ClusterChange.ApplyChild);
+        Assert.Contains(Decider.Decide(A.Seen(deployment, A.Standing(), refused: refused, now: until), A.Policy).Changes, change => change is ClusterChange.ApplyChild);
+    }
+
+    [Fact]
     public void A_foreign_deployment_of_the_same_name_is_left_alone()
     {
         var deployment = A.Deployment();

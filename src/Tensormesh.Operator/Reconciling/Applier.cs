@@ -14,6 +14,10 @@ internal sealed partial class Applier(
     IKubernetes client, LeaderLease lease, RunIntervals runs, Holds holds, Meter meter, PodDrift drift, OwnWrites own, LastTrace traces, CreditPolicy policy,
     OperatorMetrics metrics, TimeProvider time, ILogger<Applier> logger)
 {
+    /// <summary>The cause that the server gives for a refusal in a namespace that is being deleted.</summary>
+    internal const string NamespaceTerminating = "NamespaceTerminating";
+    private static readonly TimeSpan ForbiddenRetry = TimeSpan.FromSeconds(30);
+
     /// <summary>Money of the account was set aside: nobody else can do more for it, but what is shown of the account has changed.</summary>
     public event Action<AccountId>? Held;
 
@@ -104,10 +108,13 @@ internal sealed partial class Applier(
                 {
                     await ApplyChildAsync(ns, apply.Rendered, cancellation).ConfigureAwait(false);
                 }
-                catch (HttpOperationException refused) when (refused.Response.StatusCode is HttpStatusCode.UnprocessableEntity or HttpStatusCode.BadRequest)
+                catch (HttpOperationException refused) when (refused.Response.StatusCode is HttpStatusCode.UnprocessableEntity or HttpStatusCode.BadRequest
+                    || IsForbidden(refused))
                 {
-                    // A template that only the server can judge, such as a container without an image. The next round reports it and gives the money back.
-                    drift.Refused(deployment.Metadata.Uid, apply.Rendered, ServerMessage(refused));
+                    // A template that only the server can judge, such as a container without an image; or a quota or a policy of the namespace, of whose
+                    // end nobody tells us. The next round reports it and gives the money back.
+                    DateTimeOffset? until = IsForbidden(refused) ? time.GetUtcNow() + ForbiddenRetry : null;
+                    drift.Refused(deployment.Metadata.Uid, apply.Rendered, ServerMessage(refused), until);
                     LogChildRefused(logger, ns, name, refused.Response.Content);
                     return Outcome.LookAgain;
                 }
@@ -154,6 +161,10 @@ internal sealed partial class Applier(
 
         drift.Applied(result);
     }
+
+    /// <summary>What a namespace that is being deleted refuses is not the child's fault, and the next look sees the deletion.</summary>
+    private static bool IsForbidden(HttpOperationException refused)
+        => refused.Response.StatusCode == HttpStatusCode.Forbidden && refused.Response.Content?.Contains(NamespaceTerminating, StringComparison.Ordinal) != true;
 
     private static string ServerMessage(HttpOperationException refused)
     {

@@ -72,7 +72,7 @@ internal static class Decider
         {
             // Nothing of it can start, so no money stays aside for it; what ran before the edit goes on.
             if (ledger.Standing?.Hold is not null && seen.CurrentReplicas == 0 && Drained(seen)) changes.Add(new ClusterChange.ReleaseHold());
-            return new Decision(null, changes, StatusReports.Invalid(seen, ledger, [new FieldError("spec.template", seen.Refused!.Message)]), seen.Now + Resync);
+            return new Decision(null, changes, StatusReports.Invalid(seen, ledger, [new FieldError("spec.template", seen.Refused!.Message)]), seen.Refused.Until ?? seen.Now + Resync);
         }
 
         var (verdict, replicas) = ledger.Standing?.Hold is { } hold
@@ -284,7 +284,7 @@ internal static class Decider
     }
 
     private static bool WasRefused(Observation seen, GpuProduct? product, int wanted)
-        => seen.Refused is { } refused && product is { } chosen && PodDrift.Hash(PodTemplate.Render(seen.Deployment, chosen, wanted)) == refused.Hash;
+        => seen.Refused is { } refused && !(refused.Until <= seen.Now) && product is { } chosen && PodDrift.Hash(PodTemplate.Render(seen.Deployment, chosen, wanted)) == refused.Hash;
 
     private static Money? Dollars(string? text) => Money.TryParse(text, out var money) ? money : null;
 }

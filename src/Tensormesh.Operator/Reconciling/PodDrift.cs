@@ -7,8 +7,9 @@ namespace Tensormesh.Operator.Reconciling;
 /// <summary>The child as our own apply left it.</summary>
 internal readonly record struct AppliedChild(string Hash, long Generation);
 
-/// <summary>A rendered child that the server refused as invalid, and what it said.</summary>
-internal sealed record RefusedChild(string Hash, string Message);
+/// <summary>A rendered child that the server refused, and what it said.</summary>
+/// <param name="Until">When the server may think otherwise, though nothing of the child has changed; null for never.</param>
+internal sealed record RefusedChild(string Hash, string Message, DateTimeOffset? Until = null);
 
 /// <summary>
 /// Tells whether a child Deployment is still what was applied. The server raises an object's generation with every change of
@@ -54,8 +55,9 @@ internal sealed class PodDrift
 
     public void Forget(V1Deployment child) => applied.TryRemove(child.Metadata.Uid, out _);
 
-    /// <summary>The server will refuse the same child again: it is not asked until something of it changes, or this process starts anew.</summary>
-    public void Refused(string ownerUid, V1Deployment rendered, string message) => refused[ownerUid] = new RefusedChild(Hash(rendered), message);
+    /// <summary>The server will refuse the same child again: it is not asked until then, or something of it changes, or this process starts anew.</summary>
+    public void Refused(string ownerUid, V1Deployment rendered, string message, DateTimeOffset? until)
+        => refused[ownerUid] = new RefusedChild(Hash(rendered), message, until);
 
     public RefusedChild? FindRefusal(string? ownerUid) => ownerUid is not null && refused.TryGetValue(ownerUid, out var refusal) ? refusal : null;
 

@@ -25,6 +25,25 @@ internal static class ApiServerConnection
             handler.KeepAlivePingTimeout = PingTimeout;
             handler.ConnectTimeout = ConnectTimeout;
         };
-        return new Kubernetes(configuration);
+        return new Kubernetes(configuration, new TimeoutsAreFaults());
+    }
+
+    /// <summary>
+    /// A connection that does not come about in time is a fault of the network like any other. As a cancellation, which nobody asked for, it would
+    /// end the loop that made the call, and the process with it.
+    /// </summary>
+    private sealed class TimeoutsAreFaults : DelegatingHandler
+    {
+        protected override async Task<HttpResponseMessage> SendAsync(HttpRequestMessage request, CancellationToken cancellationToken)
+        {
+            try
+            {
+                return await base.SendAsync(request, cancellationToken).ConfigureAwait(false);
+            }
+            catch (OperationCanceledException late) when (!cancellationToken.IsCancellationRequested)
+            {
+                throw new HttpRequestException(HttpRequestError.ConnectionError, late.Message, late);
+            }
+        }
     }
 }

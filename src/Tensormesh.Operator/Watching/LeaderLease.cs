@@ -89,10 +89,10 @@ internal sealed partial class LeaderLease(IKubernetes client, LeaseOptions optio
         {
             try
             {
-                await Task.WhenAny(work, Task.Delay(options.RetryPeriod, time, cancellation)).ConfigureAwait(false);
-                // An attempt must not outlast the deadline: a server that accepts and never answers would keep us believing.
+                await Task.WhenAny(work, Task.Delay(NotPastDeadline(options.RetryPeriod), time, cancellation)).ConfigureAwait(false);
+                // A server that accepts and never answers must not keep us believing.
                 using var attempt = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-                attempt.CancelAfter(options.RenewDeadline / 2);
+                attempt.CancelAfter(NotPastDeadline(options.RenewDeadline / 2));
                 if (await TryHoldAsync(attempt.Token).ConfigureAwait(false)) continue;
             }
             catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
@@ -103,6 +103,12 @@ internal sealed partial class LeaderLease(IKubernetes client, LeaseOptions optio
             LogLost(logger, options.Identity);
             return;
         }
+    }
+
+    private TimeSpan NotPastDeadline(TimeSpan wait)
+    {
+        var left = options.RenewDeadline - time.GetElapsedTime(Interlocked.Read(ref renewedAt));
+        return left < TimeSpan.Zero ? TimeSpan.Zero : left < wait ? left : wait;
     }
 
     /// <summary>Takes or renews the lease; false when another holds it or the server cannot say.</summary>

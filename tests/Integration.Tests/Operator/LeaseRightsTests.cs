@@ -22,6 +22,8 @@ public sealed class LeaseRightsTests(FaultFixture faults) : FaultTest(faults)
         await Client.RbacAuthorizationV1.DeleteNamespacedRoleBindingAsync(Binding, TestKit.Installation.Namespace, cancellationToken: Ended);
         try
         {
+            // Whoever routes to it or watches over it hears of it before it ends.
+            Assert.Equal("the leader lease could not be renewed", await Eventually.SeeAsync(ReadinessAsync, words => words != "ok"));
             Assert.Equal(1, await Eventually.SeeAsync(() => Task.FromResult(Installation.OperatorExitCode), code => code is not null));
             var log = await LogAsync(Installation.OperatorLog, logged);
             Assert.Contains(Forbidden, log, StringComparison.Ordinal);
@@ -52,6 +54,13 @@ public sealed class LeaseRightsTests(FaultFixture faults) : FaultTest(faults)
             await GrantAsync(right);
             await StartOverAsync();
         }
+    }
+
+    private async Task<string> ReadinessAsync()
+    {
+        using var http = new HttpClient();
+        using var answer = await http.GetAsync(new Uri(Installation.MetricsUrl, "/readyz"), Ended);
+        return (await answer.Content.ReadAsStringAsync(Ended)).Trim();
     }
 
     private async Task GrantAsync(V1RoleBinding right)

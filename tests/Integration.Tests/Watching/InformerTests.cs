@@ -144,7 +144,7 @@ public sealed class InformerTests(ClusterFixture fixture) : WatchingTest(fixture
     {
         await CreateAsync("a");
         await using var wire = FaultyWire.Start(Cluster.ApiServer);
-        await using var watched = Watched.Start(Proxy.KubeconfigPath, wire.Address, Namespace, Watched.Quick);
+        await using var watched = Watched.Start(wire.Lead(Cluster.KubeconfigPath), Namespace, Watched.Quick);
         await watched.Informer.Synced.WaitAsync(Ended);
         await ChangeAsync("a", "2");
         await watched.SeeAsync("a=2");

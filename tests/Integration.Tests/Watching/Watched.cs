@@ -44,16 +44,6 @@ internal sealed class Watched : IAsyncDisposable
     public static Watched Start(string kubeconfig, string @namespace, InformerOptions? options = null) =>
         new(ApiServerConnection.Open(kubeconfig), @namespace, options ?? Quick);
 
-    /// <summary>Through a hop that the kubeconfig does not know.</summary>
-    public static Watched Start(string kubeconfig, Uri hop, string @namespace, InformerOptions options)
-    {
-        var text = File.ReadAllText(kubeconfig);
-        var server = text.Split('\n').Single(line => line.Contains("server:", StringComparison.Ordinal));
-        var rewritten = kubeconfig + ".hop";
-        File.WriteAllText(rewritten, text.Replace(server, $"    server: {hop.ToString().TrimEnd('/')}", StringComparison.Ordinal));
-        return Start(rewritten, @namespace, options);
-    }
-
     public double Relists(string cause) => _metrics.InformerRelists.WithLabels(nameof(V1ConfigMap), cause).Value;
 
     /// <summary>The local copy: names and entries.</summary>

@@ -6,7 +6,7 @@ namespace Tensormesh.TestKit;
 
 /// <summary>
 /// A TCP hop in front of a server that passes bytes on unseen, until it is told to misbehave as a middlebox does: to forget the connections
-/// that it has without a word to either end, or to cut them.
+/// that it has without a word to either end, to swallow whatever is sent over old ones and new ones, or to cut them.
 /// </summary>
 public sealed class FaultyWire : IAsyncDisposable
 {
@@ -15,6 +15,7 @@ public sealed class FaultyWire : IAsyncDisposable
     private readonly ConcurrentDictionary<Connection, byte> _connections = new();
     private readonly Uri _target;
     private readonly Task _accepting;
+    private volatile bool _swallows;
 
     private FaultyWire(Uri target)
     {
@@ -36,6 +37,25 @@ public sealed class FaultyWire : IAsyncDisposable
     public void BlackHole()
     {
         foreach (var connection in _connections.Keys) connection.IsForgotten = true;
+    }
+
+    /// <summary>From now on not a byte goes through: connections stay open, new ones are accepted, and none of them is ever answered.</summary>
+    public void Swallow()
+    {
+        _swallows = true;
+        BlackHole();
+    }
+
+    /// <summary>New connections work again. What was sent before is lost, and the connections that it was sent over stay silent.</summary>
+    public void Heal() => _swallows = false;
+
+    /// <summary>Writes a copy of a kubeconfig file that leads through here, beside it, and returns the copy's path.</summary>
+    public string Lead(string kubeconfig)
+    {
+        var copy = $"{kubeconfig}.{Address.Port}";
+        Kubeconfig.Write(copy, File.ReadAllText(kubeconfig).Replace(
+            $"server: {_target.ToString().TrimEnd('/')}", $"server: {Address.ToString().TrimEnd('/')}", StringComparison.Ordinal));
+        return copy;
     }
 
     /// <summary>Ends the connections that there are with a reset. New ones work.</summary>
@@ -81,8 +101,15 @@ public sealed class FaultyWire : IAsyncDisposable
         {
             try
             {
-                await server.ConnectAsync(_target.Host, _target.Port, _ending.Token);
                 _connections[connection] = 0;
+                if (_swallows)
+                {
+                    connection.IsForgotten = true;
+                    await CopyAsync(client, server, connection);
+                    return;
+                }
+
+                await server.ConnectAsync(_target.Host, _target.Port, _ending.Token);
                 await Task.WhenAny(CopyAsync(client, server, connection), CopyAsync(server, client, connection));
             }
             catch (Exception ended) when (ended is OperationCanceledException or SocketException or ObjectDisposedException)

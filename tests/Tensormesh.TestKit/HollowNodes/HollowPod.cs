@@ -29,6 +29,7 @@ internal sealed class HollowPod(V1Pod pod, HollowNode node, HollowNodes nodes, s
     private DateTime _startTime;
     private string? _podIp;
     private DateTimeOffset _started;
+    private string? _answered;
 
     public string Uid { get; } = pod.Uid();
 
@@ -49,6 +50,10 @@ internal sealed class HollowPod(V1Pod pod, HollowNode node, HollowNodes nodes, s
 
     /// <summary>A node that is cut off does not learn of a deletion until it is back.</summary>
     private bool Deleting => node.Link.IsOpen && Pod.Metadata.DeletionTimestamp is not null;
+
+    /// <summary>The node controller missed heartbeats and wrote that the pod is not ready. A kubelet that is back puts that right.</summary>
+    private bool Contradicted => node.Link.IsOpen && _state.Running is not null && Pod is { Status.ContainerStatuses: [{ State.Running: not null }, ..] } seen
+        && seen.ResourceVersion() != _answered && seen.Status.Conditions?.Any(condition => condition is { Type: "Ready", Status: "False" }) == true;
 
     private bool Ended => _phase is "Succeeded" or "Failed";
 
@@ -157,7 +162,14 @@ internal sealed class HollowPod(V1Pod pod, HollowNode node, HollowNodes nodes, s
             await ReportAsync("Running", HollowPodStatus.Running(WholeSeconds(_started)), cancellationToken);
         }
 
-        await UntilAsync(() => Deleting ? TimeSpan.Zero : UntilOwnExit(), cancellationToken);
+        await UntilAsync(() => Deleting || Contradicted ? TimeSpan.Zero : UntilOwnExit(), cancellationToken);
+        if (!Deleting && Contradicted)
+        {
+            _answered = Pod.ResourceVersion();
+            await ReportAsync(_phase, _state, cancellationToken);
+            return;
+        }
+
         if (!Deleting && Fault is { ExitAfter: not null, ExitCode: var exitCode })
         {
             await EndOrRestartAsync(exitCode, cancellationToken);

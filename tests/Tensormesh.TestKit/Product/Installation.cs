@@ -43,7 +43,6 @@ public sealed class Installation : IAsyncDisposable
     private readonly int webhookPort;
     private IReadOnlyList<string> createdDefinitions = [];
     private bool createdNamespace;
-    private string operatorKubeconfig = "";
     private DevProcess? operatorProcess;
     private DevProcess? webProcess;
 
@@ -67,6 +66,9 @@ public sealed class Installation : IAsyncDisposable
     public string WebLog => Path.Combine(cluster.StateDirectory, "logs", "tensormesh-web.log");
     public bool OperatorRuns => operatorProcess is { HasExited: false };
     public int OperatorPid => operatorProcess?.Identity.Pid ?? throw new InvalidOperationException("the operator does not run");
+
+    /// <summary>The kubeconfig file of the operator's own rights.</summary>
+    public string OperatorKubeconfig { get; private set; } = "";
 
     /// <summary>Environment of the operator that starts next, over what this installation sets itself.</summary>
     public IDictionary<string, string> OperatorExtras { get; } = new Dictionary<string, string>();
@@ -114,7 +116,7 @@ public sealed class Installation : IAsyncDisposable
         {
             installation.createdDefinitions = await CustomResources.ApplyAsync(cluster.Client, Repository.Folder("crds"), cancellation);
             installation.createdNamespace = await EnsureNamespaceAsync(cluster.Client, cancellation);
-            installation.operatorKubeconfig = await OperatorRights.GrantAsync(cluster, cancellation);
+            installation.OperatorKubeconfig = await OperatorRights.GrantAsync(cluster, cancellation);
             return installation;
         }
         catch
@@ -157,7 +159,7 @@ public sealed class Installation : IAsyncDisposable
         var settings = new Dictionary<string, string>
         {
             ["ConnectionStrings__Billing"] = ConnectionString,
-            ["Tensormesh__Kubeconfig"] = operatorKubeconfig,
+            ["Tensormesh__Kubeconfig"] = OperatorKubeconfig,
             ["Tensormesh__Namespace"] = Namespace,
             ["Tensormesh__Deployment"] = Options.OperatorDeployment,
             ["Tensormesh__MetricsUrl"] = MetricsUrl.GetLeftPart(UriPartial.Authority),
@@ -197,7 +199,7 @@ public sealed class Installation : IAsyncDisposable
     {
         await CustomResources.ApplyAsync(cluster.Client, Repository.Folder("crds"), cancellation);
         await EnsureNamespaceAsync(cluster.Client, cancellation);
-        operatorKubeconfig = await OperatorRights.GrantAsync(cluster, cancellation);
+        OperatorKubeconfig = await OperatorRights.GrantAsync(cluster, cancellation);
         await StartOperatorAsync(cancellation);
     }
 

@@ -106,6 +106,8 @@ internal sealed partial class Controller(
         await Task.WhenAny(listens.Task, Task.Delay(ListenPatience, time, loop)).ConfigureAwait(false);
         begun = true;
         var caughtUp = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        // What was hinted at so far is looked at with everything else, and not before it.
+        hints.Clear();
         foreach (var account in cluster.BillingAccounts.All) accountQueue.Add(ObjectKey.Of(account));
         foreach (var book in cluster.PriceBooks.All) priceQueue.Add(ObjectKey.Of(book));
         EnqueueAll();
@@ -161,11 +163,11 @@ internal sealed partial class Controller(
         {
             if (before is not null && after is not null)
             {
-                gpuQueue.AddUnless(ObjectKey.Of(after), () => own.IsEcho(before, after));
+                EnqueueUnless(ObjectKey.Of(after), () => own.IsEcho(before, after));
                 return;
             }
 
-            gpuQueue.Add(ObjectKey.Of((after ?? before)!));
+            Enqueue(ObjectKey.Of((after ?? before)!));
             if (after is not null) return;
             cluster.Forget(before!.Metadata.Uid);
             drift.ForgetOwner(before.Metadata.Uid);
@@ -174,7 +176,7 @@ internal sealed partial class Controller(
         cluster.Deployments.Changed += (before, after) =>
         {
             if (before is not null && after is not null && PodDrift.IsSame(before, after)) return;
-            if (after is not null && ClusterView.OwnerKey(after) is { } key) gpuQueue.AddUnless(key, () => drift.IsAsApplied(after));
+            if (after is not null && ClusterView.OwnerKey(after) is { } key) EnqueueUnless(key, () => drift.IsAsApplied(after));
             if (after is not null) return;
             EnqueueOwner(before);
             drift.Forget(before!);
@@ -220,12 +222,25 @@ internal sealed partial class Controller(
 
     private void EnqueueOwner(IMetadata<V1ObjectMeta>? value)
     {
-        if (ClusterView.OwnerKey(value) is { } key) gpuQueue.Add(key);
+        if (ClusterView.OwnerKey(value) is { } key) Enqueue(key);
+    }
+
+    /// <summary>What comes before work begins is its backlog: all of it is there already, and none is news.</summary>
+    private void Enqueue(string key)
+    {
+        if (begun) gpuQueue.Add(key);
+        else gpuQueue.AddLater(key);
+    }
+
+    private void EnqueueUnless(string key, Func<bool> nothingNew)
+    {
+        if (begun) gpuQueue.AddUnless(key, nothingNew);
+        else gpuQueue.AddLater(key);
     }
 
     private void EnqueueAll()
     {
-        foreach (var deployment in cluster.GpuDeployments.All) gpuQueue.Add(ObjectKey.Of(deployment));
+        foreach (var deployment in cluster.GpuDeployments.All) gpuQueue.AddLater(ObjectKey.Of(deployment));
     }
 
     private void Hint(AccountId account) => hints.TryAdd(account, 0);

@@ -155,6 +155,54 @@ public sealed class WorkQueueTests
         await running;
     }
 
+    [Fact]
+    public async Task News_goes_before_a_backlog_and_neither_starves()
+    {
+        var queue = new WorkQueue(TimeProvider.System);
+        for (var i = 0; i < 20; i++) queue.AddLater($"old-{i}");
+        for (var i = 0; i < 20; i++) queue.Add($"new-{i}");
+        // One that was in the backlog has changed.
+        queue.Add("old-19");
+        queue.AddLater("new-0");
+        Assert.Equal(40, queue.Depth);
+
+        var worked = await AllAsync(queue, 40);
+
+        Assert.Equal(["new-0", "new-1", "new-2", "new-3", "new-4", "new-5", "new-6", "old-0", "new-7"], worked[..9]);
+        // Twenty-one that are news and three from the backlog, each of which came when seven others had.
+        Assert.Equal(["old-0", "old-1"], worked[..23].Where(key => key.StartsWith("old", StringComparison.Ordinal) && key != "old-19"));
+        Assert.Equal("old-19", worked[22]);
+        Assert.Equal(40, worked.Distinct().Count());
+    }
+
+    [Fact]
+    public async Task A_key_that_was_news_and_is_in_the_backlog_again_is_looked_at_again()
+    {
+        var queue = new WorkQueue(TimeProvider.System);
+        queue.AddLater("a");
+        queue.Add("a");
+        Assert.Equal(["a"], await AllAsync(queue, 1));
+        queue.AddLater("a");
+        Assert.Equal(["a"], await AllAsync(queue, 1));
+        Assert.Equal(0, queue.Depth);
+    }
+
+    /// <summary>The keys in the order in which one worker takes them, until none is left.</summary>
+    private static async Task<List<string>> AllAsync(WorkQueue queue, int count)
+    {
+        var worked = new List<string>();
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(Ends);
+        var running = queue.RunAsync(1, (key, _) =>
+        {
+            worked.Add(key);
+            return Task.FromResult<DateTimeOffset?>(null);
+        }, (_, _) => { }, stop.Token);
+        await Until(() => worked.Count >= count && queue is { Depth: 0, Working: 0 });
+        await stop.CancelAsync();
+        await running;
+        return worked;
+    }
+
     /// <summary>At 0, 50, 150, 350 ms ... after the start.</summary>
     private static int MostTries(TimeSpan elapsed) => (int)Math.Log2((elapsed.TotalMilliseconds / 50) + 1) + 1;
 

@@ -5,7 +5,8 @@ namespace Tensormesh.Operator.Watching;
 /// <summary>
 /// Keys to reconcile. A key is worked on by one worker at a time; adding it while it is worked on makes it run once more
 /// after. Each key has its own back-off, so that a poisoned object cannot starve the others, and at most one alarm, so that
-/// the newest decision about when to look again stands.
+/// the newest decision about when to look again stands. What has changed goes before a backlog of what may have: a customer who applies
+/// something does not wait for ten thousand others to be looked at after a restart.
 /// </summary>
 internal sealed class WorkQueue(TimeProvider time)
 {
@@ -15,8 +16,16 @@ internal sealed class WorkQueue(TimeProvider time)
     private static readonly TimeSpan LongestSleep = TimeSpan.FromSeconds(30);
 
     private readonly Lock gate = new();
-    private readonly Channel<string> ready = Channel.CreateUnbounded<string>();
-    private readonly HashSet<string> waiting = new(StringComparer.Ordinal);
+    /// <summary>Of so many keys taken, one comes from the backlog even while there is news: neither starves.</summary>
+    private const int BacklogShare = 8;
+
+    private readonly Queue<string> news = new();
+    private readonly Queue<string> backlog = new();
+    /// <summary>One for each key in either queue: what workers wait for.</summary>
+    private readonly Channel<bool> ready = Channel.CreateUnbounded<bool>();
+    /// <summary>Keys that wait, and whether as news. A key that became news is in both queues, and no longer counts in the backlog.</summary>
+    private readonly Dictionary<string, bool> waiting = new(StringComparer.Ordinal);
+    private int taken;
     private readonly HashSet<string> working = new(StringComparer.Ordinal);
     private readonly HashSet<string> again = new(StringComparer.Ordinal);
     private readonly Dictionary<string, List<Func<bool>>> doubts = new(StringComparer.Ordinal);
@@ -40,7 +49,17 @@ internal sealed class WorkQueue(TimeProvider time)
         lock (gate)
         {
             if (working.Contains(key)) again.Add(key);
-            else if (waiting.Add(key)) ready.Writer.TryWrite(key);
+            else Enqueue(key, isNews: true);
+        }
+    }
+
+    /// <summary>Adds a key of which nobody says that it changed: it is looked at after all that did.</summary>
+    public void AddLater(string key)
+    {
+        lock (gate)
+        {
+            if (working.Contains(key)) again.Add(key);
+            else Enqueue(key, isNews: false);
         }
     }
 
@@ -93,12 +112,6 @@ internal sealed class WorkQueue(TimeProvider time)
     {
         await foreach (var key in ReadQuietly(cancellation).ConfigureAwait(false))
         {
-            lock (gate)
-            {
-                waiting.Remove(key);
-                working.Add(key);
-            }
-
             try
             {
                 var next = await work(key, cancellation).ConfigureAwait(false);
@@ -119,8 +132,8 @@ internal sealed class WorkQueue(TimeProvider time)
                 lock (gate)
                 {
                     working.Remove(key);
-                    var news = doubts.Remove(key, out var asked) && asked.Any(nothingNew => !nothingNew());
-                    if ((again.Remove(key) | news) && waiting.Add(key)) ready.Writer.TryWrite(key);
+                    var doubted = doubts.Remove(key, out var asked) && asked.Any(nothingNew => !nothingNew());
+                    if (again.Remove(key) | doubted) Enqueue(key, isNews: true);
                 }
             }
         }
@@ -196,27 +209,49 @@ internal sealed class WorkQueue(TimeProvider time)
             byTime.Dequeue();
             alarms.Remove(key);
             if (working.Contains(key)) again.Add(key);
-            else if (waiting.Add(key)) ready.Writer.TryWrite(key);
+            else Enqueue(key, isNews: true);
         }
 
         return LongestSleep;
+    }
+
+    private void Enqueue(string key, bool isNews)
+    {
+        if (waiting.TryGetValue(key, out var asNews) && (asNews || !isNews)) return;
+        waiting[key] = isNews;
+        (isNews ? news : backlog).Enqueue(key);
+        ready.Writer.TryWrite(true);
+    }
+
+    /// <summary>The next key, which is worked on from now; null when what was next had become news meanwhile, and was taken as that.</summary>
+    private string? Take()
+    {
+        lock (gate)
+        {
+            var fromBacklog = backlog.Count > 0 && (news.Count == 0 || taken % BacklogShare == BacklogShare - 1);
+            var key = (fromBacklog ? backlog : news).Dequeue();
+            if (!waiting.TryGetValue(key, out var asNews) || asNews == fromBacklog) return null;
+            taken++;
+            waiting.Remove(key);
+            working.Add(key);
+            return key;
+        }
     }
 
     private async IAsyncEnumerable<string> ReadQuietly([System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken cancellation)
     {
         while (true)
         {
-            string key;
             try
             {
-                key = await ready.Reader.ReadAsync(cancellation).ConfigureAwait(false);
+                await ready.Reader.ReadAsync(cancellation).ConfigureAwait(false);
             }
             catch (OperationCanceledException)
             {
                 yield break;
             }
 
-            yield return key;
+            if (Take() is { } key) yield return key;
         }
     }
 }

@@ -83,7 +83,7 @@ internal sealed class ClusterView
 
     private ConcurrentDictionary<string, V1Pod>? Bucket(V1Pod pod)
         => pod.Metadata.Labels is { } labels && labels.TryGetValue(WellKnown.DeploymentUidLabel, out var uid)
-            ? podsByDeployment.GetOrAdd(uid, _ => new ConcurrentDictionary<string, V1Pod>(StringComparer.Ordinal))
+            ? podsByDeployment.GetOrAdd(uid, _ => new ConcurrentDictionary<string, V1Pod>(concurrencyLevel: 1, capacity: 1, StringComparer.Ordinal))
             : null;
 
     /// <summary>Drops what is remembered of a GpuDeployment that is gone.</summary>

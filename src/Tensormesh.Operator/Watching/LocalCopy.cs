@@ -1,3 +1,5 @@
+using System.Collections.Concurrent;
+using System.Diagnostics.CodeAnalysis;
 using k8s;
 using k8s.Models;
 using Tensormesh.Resources;
@@ -11,19 +13,33 @@ namespace Tensormesh.Operator.Watching;
 internal static class LocalCopy
 {
     private const string LastApplied = "kubectl.kubernetes.io/last-applied-configuration";
+    private const string Ours = WellKnown.Group + "/";
+    /// <summary>More different texts than that are not worth remembering: they are forgotten, and begun with anew.</summary>
+    private const int MostTexts = 4096;
+
+    private static readonly ConcurrentDictionary<string, string> Texts = new(StringComparer.Ordinal);
 
     public static void Trim(IKubernetesObject<V1ObjectMeta> item)
     {
         // Managed fields are half of an object, and what kubectl remembers of its last apply is the whole of it once more.
-        item.Metadata.ManagedFields = null;
-        item.Metadata.Annotations?.Remove(LastApplied);
+        var metadata = item.Metadata;
+        metadata.ManagedFields = null;
+        metadata.Annotations?.Remove(LastApplied);
+        metadata.SelfLink = null;
+        metadata.NamespaceProperty = Shared(metadata.NamespaceProperty);
+        if (metadata.Finalizers is { Count: > 0 } finalizers) metadata.Finalizers = [.. finalizers.Select(Shared)];
+        (item.ApiVersion, item.Kind) = (Shared(item.ApiVersion), Shared(item.Kind));
         switch (item)
         {
             case GpuDeployment deployment:
                 if (deployment.Spec?.Template is { } template) deployment.Spec.Template = PackedPodTemplate.Pack(template);
-                foreach (var condition in deployment.Status?.Conditions ?? []) Share(condition, deployment.Status!.Conditions!);
+                if (deployment.Status is not { } told) break;
+                (told.GpuProduct, told.HourlyRate) = (Shared(told.GpuProduct), Shared(told.HourlyRate));
+                foreach (var condition in told.Conditions ?? []) Share(condition, told.Conditions!);
                 break;
             case V1Deployment child:
+                KeepOurs(metadata);
+                metadata.OwnerReferences = metadata.OwnerReferences?.Select(owner => new V1OwnerReference { Uid = owner.Uid }).ToList();
                 child.Spec = new V1DeploymentSpec
                 {
                     Replicas = child.Spec.Replicas,
@@ -32,16 +48,19 @@ internal static class LocalCopy
                 child.Status = null;
                 break;
             case V1Pod pod:
+                KeepOurs(metadata);
+                metadata.OwnerReferences = null;
                 pod.Spec = new V1PodSpec
                 {
-                    NodeName = pod.Spec.NodeName,
+                    NodeName = Shared(pod.Spec.NodeName),
                     Containers = Limits(pod.Spec.Containers),
                     Affinity = Nodes(pod.Spec.Affinity),
                     ReadinessGates = pod.Spec.ReadinessGates,
                 };
                 if (pod.Status is { } status)
                 {
-                    pod.Status = new V1PodStatus { Phase = status.Phase, Conditions = status.Conditions, ContainerStatuses = States(status.ContainerStatuses) };
+                    foreach (var condition in status.Conditions ?? []) (condition.Type, condition.Status) = (Shared(condition.Type), Shared(condition.Status));
+                    pod.Status = new V1PodStatus { Phase = Shared(status.Phase), Conditions = status.Conditions, ContainerStatuses = States(status.ContainerStatuses) };
                 }
 
                 break;
@@ -66,19 +85,42 @@ internal static class LocalCopy
     /// <summary>A refusal stands in four conditions in the same words; types, reasons and states are words of this program.</summary>
     private static void Share(V1Condition condition, IList<V1Condition> all)
     {
-        condition.Type = Known(condition.Type);
-        condition.Status = Known(condition.Status);
-        condition.Reason = Known(condition.Reason);
+        condition.Type = Shared(condition.Type);
+        condition.Status = Shared(condition.Status);
+        condition.Reason = Shared(condition.Reason);
         condition.Message = all.First(other => other.Message == condition.Message).Message;
     }
 
-    private static string Known(string text) => string.IsInterned(text) ?? text;
+    /// <summary>One string for all objects that say the same.</summary>
+    [return: NotNullIfNotNull(nameof(text))]
+    private static string? Shared(string? text)
+    {
+        if (text is null) return null;
+        if (string.IsInterned(text) is { } known) return known;
+        if (Texts.TryGetValue(text, out var first)) return first;
+        if (Texts.Count >= MostTexts) Texts.Clear();
+        return Texts.GetOrAdd(text, text);
+    }
+
+    /// <summary>Labels and annotations that others put on a pod or a child tell us nothing.</summary>
+    private static void KeepOurs(V1ObjectMeta metadata)
+    {
+        metadata.Labels = Only(metadata.Labels);
+        metadata.Annotations = Only(metadata.Annotations);
+
+        static Dictionary<string, string>? Only(IDictionary<string, string>? all)
+        {
+            if (all is null) return null;
+            var ours = all.Where(pair => pair.Key.StartsWith(Ours, StringComparison.Ordinal)).ToList();
+            return ours.Count == 0 ? null : new Dictionary<string, string>(ours.Select(pair => KeyValuePair.Create(Shared(pair.Key), pair.Value)), StringComparer.Ordinal);
+        }
+    }
 
     private static List<V1Container> Limits(IList<V1Container> containers) =>
     [
         .. containers.Select(container => new V1Container
         {
-            Name = container.Name,
+            Name = Shared(container.Name),
             Resources = Gpus(container.Resources?.Limits) is { } limits ? new V1ResourceRequirements { Limits = limits } : null,
         }),
     ];
@@ -94,6 +136,6 @@ internal static class LocalCopy
         ? null
         :
         [
-            .. statuses.Select(status => new V1ContainerStatus { Name = status.Name, State = status.State, LastState = status.LastState, Ready = status.Ready }),
+            .. statuses.Select(status => new V1ContainerStatus { Name = Shared(status.Name), State = status.State, LastState = status.LastState, Ready = status.Ready }),
         ];
 }

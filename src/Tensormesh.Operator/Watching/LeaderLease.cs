@@ -54,7 +54,8 @@ internal sealed partial class LeaderLease(IKubernetes client, LeaseOptions optio
     /// <summary>Waits for the lease, runs <paramref name="lead"/> while it is held, and returns when it is lost, given up or cancelled.</summary>
     public async Task RunAsync(Func<CancellationToken, Task> lead, CancellationToken cancellation)
     {
-        while (!await TryHoldAsync(cancellation).ConfigureAwait(false))
+        // A lease counts from when it was asked for: one that took long to get is renewed before anything is done in its name.
+        while (!await TryHoldAsync(cancellation).ConfigureAwait(false) || NotPastDeadline(options.RenewDeadline) < options.RenewDeadline / 2)
         {
             await Task.Delay(options.RetryPeriod, time, cancellation).ConfigureAwait(false);
         }

@@ -1,4 +1,5 @@
 using k8s;
+using k8s.Exceptions;
 using Prometheus;
 using Tensormesh.Agent;
 using Tensormesh.Agent.Allocating;
@@ -32,9 +33,20 @@ if (options.Problems().ToArray() is { Length: > 0 } problems)
     return 2;
 }
 
+Kubernetes client;
+try
+{
+    client = ApiServerConnection.Open(options.Kubeconfig);
+}
+catch (Exception unusable) when (unusable is KubeConfigException or IOException or UnauthorizedAccessException)
+{
+    Console.Error.WriteLine($"tensormesh-agent: {AgentOptions.Section}:Kubeconfig is '{options.Kubeconfig}', and no API server can be found by it: {unusable.Message}");
+    return 2;
+}
+
 builder.Services.AddSingleton(options);
 builder.Services.AddSingleton(TimeProvider.System);
-builder.Services.AddSingleton<IKubernetes>(_ => ApiServerConnection.Open(options.Kubeconfig));
+builder.Services.AddSingleton<IKubernetes>(client);
 
 // What is seen.
 builder.Services.AddSingleton<IDeviceProbe, NoDeviceProbe>();

@@ -1,3 +1,4 @@
+using Tensormesh.Devices;
 using Tensormesh.Resources;
 
 namespace Tensormesh.Agent;
@@ -21,6 +22,9 @@ internal sealed class AgentOptions
     public TimeSpan HeartbeatInterval { get; set; } = TimeSpan.FromSeconds(60);
     /// <summary>Whether the node is labelled as GPU Feature Discovery does, where nothing else does.</summary>
     public bool LabelNode { get; set; } = true;
+
+    /// <summary>The driver's libraries and how long to wait for them.</summary>
+    public CudaDeviceProbeOptions Probe { get; set; } = new();
 
     /// <summary>Each thing that is wrong, with what to do; none when the agent can run.</summary>
     public IEnumerable<string> Problems()

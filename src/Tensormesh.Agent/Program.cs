@@ -6,6 +6,10 @@ using Tensormesh.Agent.Allocating;
 using Tensormesh.Agent.Reporting;
 using Tensormesh.Agent.Telemetry;
 using Tensormesh.Devices;
+using Tensormesh.Devices.Worker;
+
+// The driver is called by a process of its own, which is this executable again: a call that hangs can be killed.
+if (ProbeWorker.TryRun(args)) return 0;
 
 var builder = WebApplication.CreateSlimBuilder(args);
 builder.Logging.ClearProviders().AddSimpleConsole(console =>
@@ -49,7 +53,7 @@ builder.Services.AddSingleton(TimeProvider.System);
 builder.Services.AddSingleton<IKubernetes>(client);
 
 // What is seen.
-builder.Services.AddSingleton<IDeviceProbe, NoDeviceProbe>();
+builder.Services.AddSingleton<IDeviceProbe>(services => new CudaDeviceProbe(options.Probe, services.GetRequiredService<TimeProvider>()));
 builder.Services.AddSingleton(services => new Kubelet(options.PodResourcesSocket, services.GetRequiredService<TimeProvider>()));
 builder.Services.AddSingleton<Allocations>();
 

@@ -15,6 +15,8 @@ internal sealed class AgentRun : IAsyncDisposable
     private readonly Kubelet kubelet;
     private readonly NodeAgent agent;
 
+    private readonly AgentMetrics metrics = new(Metrics.NewCustomRegistry());
+
     private AgentRun(IDeviceProbe probe, IKubernetes client, AgentOptions options)
     {
         var time = TimeProvider.System;
@@ -22,11 +24,20 @@ internal sealed class AgentRun : IAsyncDisposable
         Readiness = new Readiness(options, time);
         agent = new NodeAgent(
             probe, new Allocations(kubelet, client, options, time, NullLogger<Allocations>.Instance), new GpuNodes(client, options),
-            new NodeLabels(client, options, time, NullLogger<NodeLabels>.Instance), options, new AgentMetrics(Metrics.NewCustomRegistry()), Readiness,
+            new NodeLabels(client, options, time, NullLogger<NodeLabels>.Instance), options, metrics, Readiness,
             time, NullLogger<NodeAgent>.Instance);
     }
 
     public Readiness Readiness { get; }
+
+    /// <summary>Returns when it has looked this many times more, and told what there was to tell.</summary>
+    public async Task UntilLookedAsync(int times)
+    {
+        var goal = Looks + times;
+        await Eventually.SeeAsync(() => Task.FromResult(Looks), looks => looks >= goal);
+    }
+
+    private double Looks => metrics.Rounds.WithLabels("done").Value;
 
     public static async Task<AgentRun> StartAsync(IDeviceProbe probe, IKubernetes client, AgentOptions options)
     {

@@ -82,13 +82,10 @@ public sealed class AllocationTests(OperatorFixture product) : AgentTest(product
     private async Task<AgentRun> StartOnRealNodeAsync()
     {
         NeedsRealNode();
-        Probe.Tell(Whole(gpus: 0) with
-        {
-            Devices = [.. Enumerable.Range(0, 8).Select(index => Device(index, MockDevicePlugin.GpuInventory.Uuid(Node, index)))],
-        });
+        var gpus = await MountAsync(Node, 8);
         var options = Options(Node, heartbeat: TimeSpan.FromSeconds(1));
         options.PodResourcesSocket = Cluster.PodResourcesSocket;
-        return await AgentRun.StartAsync(Probe, await ConnectAsync(Node), options);
+        return await AgentRun.StartAsync(gpus.Probe, await ConnectAsync(Node), options);
     }
 
     private async Task<V1Pod> RunAsync(string ns, string name, int gpus, string command)

@@ -14,26 +14,26 @@ public sealed class GpuNodeTests(OperatorFixture product) : AgentTest(product)
     {
         var node = await AddNodeAsync();
         using var client = await ConnectAsync(node);
-        Probe.Tell(Whole(gpus: 8));
-        await using var agent = await AgentRun.StartAsync(Probe, client, Options(node));
+        var gpus = await MountAsync(node, 8);
+        await using var agent = await AgentRun.StartAsync(gpus.Probe, client, Options(node));
 
         var first = (await UntilAsync(node, _ => true))!;
         Assert.Equal((8, 8, "NVIDIA-H100-80GB-HBM3", "550.54.15"),
             (first.Status!.Gpus, first.Status.HealthyGpus, first.Status.Product, first.Status.DriverVersion));
         Assert.Equal("Node", Assert.Single(first.Metadata.OwnerReferences).Kind);
-        await UntilLookedAsync(times: 10);
+        await agent.UntilLookedAsync(times: 10);
         Assert.Equal(first.ResourceVersion(), (await FindAsync(node))!.ResourceVersion());
         Assert.Null(agent.Readiness.Problem());
 
-        Probe.Tell(Sick(Whole(gpus: 8), index: 3));
+        gpus.Change(3, gpu => gpu with { EccUncorrected = 1 });
         var sick = (await UntilAsync(node, status => status.HealthyGpus == 7))!;
         var device = sick.Status!.Devices![3];
         Assert.Equal((GpuHealth.Unhealthy, "UncorrectedEcc"), (device.Health, device.Reason));
         Assert.InRange((device.Since - device.LastHealthyTime)!.Value, TimeSpan.Zero, TimeSpan.FromSeconds(10));
-        await UntilLookedAsync(times: 10);
+        await agent.UntilLookedAsync(times: 10);
         Assert.Equal(sick.ResourceVersion(), (await FindAsync(node))!.ResourceVersion());
 
-        Probe.Tell(Whole(gpus: 8));
+        gpus.Change(3, gpu => gpu with { EccUncorrected = 0 });
         var well = (await UntilAsync(node, status => status.HealthyGpus == 8))!;
         var outage = Assert.Single(well.Status!.Outages!);
         Assert.Equal((device.Uuid, device.LastHealthyTime, device.Since), (outage.Uuid, outage.LastHealthyTime, outage.From));
@@ -45,9 +45,9 @@ public sealed class GpuNodeTests(OperatorFixture product) : AgentTest(product)
     {
         var node = await AddNodeAsync();
         using var client = await ConnectAsync(node);
-        Probe.Tell(Whole(gpus: 1));
+        var gpus = await MountAsync(node, 1);
         GpuNode last;
-        await using (await AgentRun.StartAsync(Probe, client, Options(node, TimeSpan.FromSeconds(1))))
+        await using (await AgentRun.StartAsync(gpus.Probe, client, Options(node, TimeSpan.FromSeconds(1))))
         {
             var first = (await UntilAsync(node, _ => true))!;
             last = (await UntilAsync(node, status => status.HeartbeatTime > first.Status!.HeartbeatTime))!;
@@ -58,7 +58,7 @@ public sealed class GpuNodeTests(OperatorFixture product) : AgentTest(product)
         // Another process goes on where this one ended, and owns up to the time in which nobody looked.
         var silentSince = (await FindAsync(node))!.Status!.HeartbeatTime!.Value;
         await Eventually.SeeAsync(() => Task.FromResult(TimeProvider.System.GetUtcNow()), now => now - silentSince > TimeSpan.FromSeconds(3.2));
-        await using var another = await AgentRun.StartAsync(Probe, client, Options(node, TimeSpan.FromSeconds(1)));
+        await using var another = await AgentRun.StartAsync(gpus.Probe, client, Options(node, TimeSpan.FromSeconds(1)));
         var after = (await UntilAsync(node, status => status.HeartbeatTime > silentSince))!;
         var outage = Assert.Single(after.Status!.Outages!);
         Assert.Equal((GpuHealth.Unknown, "NotObserved", silentSince), (outage.Health, outage.Reason, outage.From));
@@ -70,8 +70,9 @@ public sealed class GpuNodeTests(OperatorFixture product) : AgentTest(product)
     {
         var node = await AddNodeAsync();
         using var client = await ConnectAsync(node);
-        Probe.Tell(Sick(Whole(gpus: 8), index: 0));
-        await using var agent = await AgentRun.StartAsync(Probe, client, Options(node));
+        var gpus = await MountAsync(node, 8);
+        gpus.Change(0, gpu => gpu with { EccUncorrected = 1 });
+        await using var agent = await AgentRun.StartAsync(gpus.Probe, client, Options(node));
         await UntilAsync(node, _ => true);
 
         var lines = (await Kubectl.RunAsync(Cluster.KubeconfigPath, "get", "gpun", node)).Split('\n');
@@ -85,20 +86,20 @@ public sealed class GpuNodeTests(OperatorFixture product) : AgentTest(product)
     {
         var node = await AddNodeAsync();
         using var client = await ConnectAsync(node);
-        Probe.Tell(Whole(gpus: 4));
+        var gpus = await MountAsync(node, 4);
         var options = Options(node);
         options.LabelNode = true;
 
         // Without the right the agent goes on without the labels.
-        await using (await AgentRun.StartAsync(Probe, client, options))
+        await using (var agent = await AgentRun.StartAsync(gpus.Probe, client, options))
         {
             await UntilAsync(node, _ => true);
-            await UntilLookedAsync(times: 3);
+            await agent.UntilLookedAsync(times: 3);
             Assert.Null((await Client.CoreV1.ReadNodeAsync(node, cancellationToken: Ended)).GetLabel(WellKnown.GpuProductLabel));
         }
 
         await AgentRights.GrantLabelsAsync(Cluster, Ended);
-        await using (await AgentRun.StartAsync(Probe, client, options))
+        await using (var agent = await AgentRun.StartAsync(gpus.Probe, client, options))
         {
             var labelled = await Eventually.SeeAsync(
                 () => Client.CoreV1.ReadNodeAsync(node, cancellationToken: Ended), seen => seen.GetLabel(WellKnown.GpuProductLabel) is not null);
@@ -109,9 +110,9 @@ public sealed class GpuNodeTests(OperatorFixture product) : AgentTest(product)
         }
 
         await Kubectl.RunAsync(Cluster.KubeconfigPath, "label", "node", node, "--overwrite", $"{WellKnown.GpuProductLabel}=NVIDIA-H100-80GB-HBM3-SHARED");
-        await using (await AgentRun.StartAsync(Probe, client, options))
+        await using (var agent = await AgentRun.StartAsync(gpus.Probe, client, options))
         {
-            await UntilLookedAsync(times: 3);
+            await agent.UntilLookedAsync(times: 3);
             Assert.Equal("NVIDIA-H100-80GB-HBM3-SHARED", (await Client.CoreV1.ReadNodeAsync(node, cancellationToken: Ended)).GetLabel(WellKnown.GpuProductLabel));
         }
     }

@@ -65,8 +65,8 @@ public sealed class OwnNodeTests(OperatorFixture product) : AgentTest(product)
     {
         var (own, other) = (await AddNodeAsync(), await AddNodeAsync());
         using var client = await ConnectAsync(own);
-        Probe.Tell(Whole(gpus: 1));
-        await using var agent = await AgentRun.StartAsync(Probe, client, Options(other));
+        var gpus = await MountAsync(other, 1);
+        await using var agent = await AgentRun.StartAsync(gpus.Probe, client, Options(other));
 
         var problem = await Eventually.SeeAsync(() => Task.FromResult(agent.Readiness.Problem()), words => words?.Contains("own node", StringComparison.Ordinal) == true);
         Assert.StartsWith($"the GpuNode {other} has not been written yet: 403", problem, StringComparison.Ordinal);

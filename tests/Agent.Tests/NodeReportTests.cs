@@ -33,7 +33,7 @@ public sealed class NodeReportTests
         Assert.Equal((At(20), At(10)), (sick.Since, sick.LastHealthyTime));
         Assert.Equal((4, 3, 3), (status.Gpus, status.HealthyGpus, status.FreeGpus));
         Assert.Equal($"False SomeNotHealthy 1 of 4 GPUs: {Gpu(2)} is Unhealthy (UncorrectedEcc)", Condition(status, ConditionTypes.Ready));
-        Assert.Equal("True Working ", Condition(status, ConditionTypes.DevicesRead));
+        Assert.Equal("True Working CUDA and NVML answer", Condition(status, ConditionTypes.DevicesRead));
         Assert.Equal(At(20).UtcDateTime, Transition(status, ConditionTypes.Ready));
     }
 

@@ -103,13 +103,14 @@ internal static class NodeReport
             // Where no driver is found, its libraries may as well not have been mounted into this container.
             DriverState.NoDriver or DriverState.Unresponsive => "Unknown",
         };
-        return Condition(ConditionTypes.DevicesRead, status, inventory.Driver.ToString(), inventory.Message);
+        return Condition(ConditionTypes.DevicesRead, status, inventory.Driver.ToString(), inventory.Message.Length > 0 ? inventory.Message : "CUDA and NVML answer");
     }
 
     private static V1Condition AllocationsKnown(NodeObservation seen) => seen.Allocations is AllocationReading.Unknown unknown
         ? Condition(ConditionTypes.AllocationsKnown, "Unknown", ConditionReasons.KubeletSilent, unknown.Why)
-        : Condition(ConditionTypes.AllocationsKnown, "True", ConditionReasons.KubeletAnswered, "");
+        : Condition(ConditionTypes.AllocationsKnown, "True", ConditionReasons.KubeletAnswered, "the kubelet says which pod holds which GPU");
 
+    /// <param name="message">Never empty: API servers before 1.21 take an applied empty text for none, and refuse that.</param>
     private static V1Condition Condition(string type, string status, string reason, string message) =>
         new() { Type = type, Status = status, Reason = reason, Message = Cut(message) };
 

@@ -24,7 +24,7 @@ public abstract class AgentTest(OperatorFixture product) : IAsyncLifetime
 
     public virtual async ValueTask InitializeAsync() => await AgentRights.GrantAsync(Cluster, Ended);
 
-    public async ValueTask DisposeAsync()
+    public virtual async ValueTask DisposeAsync()
     {
         GC.SuppressFinalize(this);
         foreach (var mock in mocks) await mock.DisposeAsync();

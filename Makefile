@@ -23,7 +23,7 @@ bench: ## Every benchmark, or one group: make bench BENCH=ledger. Optimized code
 	@dotnet build tests/Benchmarks -c Release -v quiet --nologo -clp:NoSummary >&2
 	@dotnet artifacts/bin/Benchmarks/release/Benchmarks.dll $(BENCH)
 
-gpu-check: ## Probes this machine's own GPUs, and times each call. Exit 2 (make's own) after "nothing was checked": no driver. See tests/Tensormesh.GpuCheck.
+gpu-check: ## Probes this machine's own GPUs and times each call. Where there is no driver, gpu-check ends with 3, and make says so.
 	@dotnet build tests/Tensormesh.GpuCheck -c Release -v quiet --nologo -clp:NoSummary >&2
 	@dotnet artifacts/bin/Tensormesh.GpuCheck/release/gpu-check.dll
 

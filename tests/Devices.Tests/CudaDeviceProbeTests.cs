@@ -144,6 +144,20 @@ public sealed class CudaDeviceProbeTests(MockDriverFixture mock)
     }
 
     [Fact]
+    public async Task A_library_that_is_not_what_its_name_says_fails()
+    {
+        await using var node = new MockNode(mock.Driver, with: options => options with
+        {
+            CudaLibrary = mock.Driver.NvmlLibrary,
+            NvmlLibrary = mock.Driver.CudaLibrary,
+        });
+        var seen = await node.ProbeAsync();
+        Assert.Equal(DriverState.Failed, seen.Driver);
+        Assert.Contains("'nvmlInit'", seen.Message, StringComparison.Ordinal);
+        Assert.Contains("'cuDriverGetVersion'", seen.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task No_device_is_an_answer()
     {
         await using var node = new MockNode(mock.Driver);

@@ -66,7 +66,8 @@ internal sealed class WorkerProcess : IDisposable
                 var left = deadline - time.GetElapsedTime(asked);
                 if (left <= TimeSpan.Zero) throw new TimeoutException();
                 // A read of a pipe cannot be given up; it ends when the worker is killed.
-                if (await process.StandardOutput.ReadLineAsync(CancellationToken.None).AsTask().WaitAsync(left, time, cancellation) is not { } line)
+                var reading = process.StandardOutput.ReadLineAsync(CancellationToken.None).AsTask();
+                if (await reading.WaitAsync(left, time, cancellation) is not { } line)
                 {
                     told.Message = "the process that calls into the driver died";
                     break;
@@ -111,7 +112,7 @@ internal sealed class WorkerProcess : IDisposable
         if (!line.StartsWith('{')) return;
         var part = JsonSerializer.Deserialize(line, Wire.Default.WorkerLine)!;
         told.IsWhole = part.End;
-        told.At = part.At ?? (part.Device is null ? told.At : null);
+        told.At = part.At;
         told.Driver = part.Driver ?? told.Driver;
         if (part.Device is { } device) told.Devices.Add(device);
     }

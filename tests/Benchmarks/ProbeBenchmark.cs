@@ -11,8 +11,8 @@ namespace Tensormesh.Benchmarks;
 internal static class ProbeBenchmark
 {
     private const int Devices = 8;
-    private const int WarmUpProbes = 300;
-    private const int Probes = 2000;
+    private const int WarmUpProbes = 2000;
+    private const int Probes = 5000;
 
     public static async Task RunAsync(Workplace workplace, CancellationToken cancellation)
     {

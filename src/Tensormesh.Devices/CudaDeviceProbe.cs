@@ -93,14 +93,14 @@ public sealed class CudaDeviceProbe(CudaDeviceProbeOptions options, TimeProvider
         var now = time.GetUtcNow();
         Bury();
         if (worker is null && killed.Count >= MaxStuckWorkers)
-            return Judge(new Told { Message = $"{killed.Count} earlier probes hang in the driver and cannot be ended" }, now);
+            return Judge(Told.Nothing($"{killed.Count} earlier probes hang in the driver and cannot be ended"), now);
         try
         {
             worker ??= WorkerProcess.Start(options.WorkerCommand, options.CudaLibrary, options.NvmlLibrary, time);
         }
         catch (Win32Exception fault)
         {
-            return Judge(new Told { Message = $"{options.WorkerCommand[0]} could not be started: {fault.Message}" }, now);
+            return Judge(Told.Nothing($"{options.WorkerCommand[0]} could not be started: {fault.Message}"), now);
         }
 
         var isToBeKept = false;

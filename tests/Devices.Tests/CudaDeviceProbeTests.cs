@@ -11,8 +11,17 @@ public sealed class CudaDeviceProbeTests(MockDriverFixture mock)
         await using var node = new MockNode(mock.Driver);
         node.Change(3, gpu => gpu with
         {
-            UsedMebibytes = 1024, EccCorrected = 7, RetiredSingle = 2, RetiredPending = true, RemappedCorrected = 1, RemapPending = true,
-            Utilization = 97, MemoryUtilization = 41, Temperature = 71, PowerMilliwatts = 651_200, Throttle = 0x4 | 0x20,
+            UsedMebibytes = 1024,
+            EccCorrected = 7,
+            RetiredSingle = 2,
+            RetiredPending = true,
+            RemappedCorrected = 1,
+            RemapPending = true,
+            Utilization = 97,
+            MemoryUtilization = 41,
+            Temperature = 71,
+            PowerMilliwatts = 651_200,
+            Throttle = 0x4 | 0x20,
             Processes = [new MockProcess(4242, 1000), new MockProcess(4243, null)],
         });
         var seen = await node.ProbeAsync();
@@ -108,7 +117,8 @@ public sealed class CudaDeviceProbeTests(MockDriverFixture mock)
     {
         await using var node = new MockNode(mock.Driver, with: options => options with
         {
-            CudaLibrary = "/nowhere/libcuda.so.1", NvmlLibrary = "libnvidia-ml-that-nobody-has.so.1",
+            CudaLibrary = "/nowhere/libcuda.so.1",
+            NvmlLibrary = "libnvidia-ml-that-nobody-has.so.1",
         });
         var seen = await node.ProbeAsync();
         Assert.Equal(DriverState.NoDriver, seen.Driver);
@@ -131,6 +141,20 @@ public sealed class CudaDeviceProbeTests(MockDriverFixture mock)
         {
             File.Delete(file);
         }
+    }
+
+    [Fact]
+    public async Task A_library_that_is_not_what_its_name_says_fails()
+    {
+        await using var node = new MockNode(mock.Driver, with: options => options with
+        {
+            CudaLibrary = mock.Driver.NvmlLibrary,
+            NvmlLibrary = mock.Driver.CudaLibrary,
+        });
+        var seen = await node.ProbeAsync();
+        Assert.Equal(DriverState.Failed, seen.Driver);
+        Assert.Contains("'nvmlInit'", seen.Message, StringComparison.Ordinal);
+        Assert.Contains("'cuDriverGetVersion'", seen.Message, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -217,7 +241,11 @@ public sealed class CudaDeviceProbeTests(MockDriverFixture mock)
         node.Change(1, gpu => gpu with
         {
             MigEnabled = true,
-            Mig = [new MockMig(uuids[0], "NVIDIA H100 80GB HBM3 MIG 3g.40gb", 40448), new MockMig(uuids[1], "NVIDIA H100 80GB HBM3 MIG 4g.40gb", 40448)],
+            Mig =
+            [
+                new MockMig(uuids[0], "NVIDIA H100 80GB HBM3 MIG 3g.40gb", 40448),
+                new MockMig(uuids[1], "NVIDIA H100 80GB HBM3 MIG 4g.40gb", 40448),
+            ],
         });
         var seen = await node.ProbeAsync();
         Assert.True(seen.IsWhole, seen.Message);
@@ -313,7 +341,10 @@ public sealed class CudaDeviceProbeTests(MockDriverFixture mock)
         node.Change(2, gpu => gpu with { EccCorrected = 1000, RemappedUncorrected = 3, RetiredDouble = 1 });
         var seen = await node.ProbeAsync();
         Assert.Equal(
-            [(HealthVerdict.Unhealthy, HealthReason.UncorrectedEcc), (HealthVerdict.Unhealthy, HealthReason.RowRemapFailed), (HealthVerdict.Healthy, HealthReason.None)],
+            [
+                (HealthVerdict.Unhealthy, HealthReason.UncorrectedEcc), (HealthVerdict.Unhealthy, HealthReason.RowRemapFailed),
+                (HealthVerdict.Healthy, HealthReason.None),
+            ],
             seen.Devices.Take(3).Select(device => (device.Health.Verdict, device.Health.Reason)));
         Assert.Equal(DriverState.Working, seen.Driver);
         node.Change(0, gpu => gpu with { EccUncorrected = 0 });

@@ -80,7 +80,11 @@ public sealed class HangTests(MockDriverFixture mock)
         try
         {
             var start = new ProcessStartInfo(
-                "dotnet", [Repository.Executable("Tensormesh.GpuCheck", "gpu-check"), "device-probe-worker", mock.Driver.CudaLibrary, mock.Driver.NvmlLibrary])
+                "dotnet",
+                [
+                    Repository.Executable("Tensormesh.GpuCheck", "gpu-check"),
+                    "device-probe-worker", mock.Driver.CudaLibrary, mock.Driver.NvmlLibrary,
+                ])
             {
                 RedirectStandardInput = true,
                 RedirectStandardOutput = true,

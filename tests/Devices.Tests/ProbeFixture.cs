@@ -23,7 +23,8 @@ public sealed class MockDriverFixture : IAsyncLifetime
 internal sealed class MockNode : IAsyncDisposable
 {
     private static int count;
-    private readonly string file = Path.Combine(Path.GetTempPath(), $"tensormesh-mock-gpu-{Environment.ProcessId}-{Interlocked.Increment(ref count)}.json");
+    private readonly string file = Path.Combine(
+        Path.GetTempPath(), $"tensormesh-mock-gpu-{Environment.ProcessId}-{Interlocked.Increment(ref count)}.json");
 
     public MockNode(MockDriver driver, TimeProvider? time = null, Func<CudaDeviceProbeOptions, CudaDeviceProbeOptions>? with = null)
     {
@@ -36,8 +37,7 @@ internal sealed class MockNode : IAsyncDisposable
             // Each test has its own file, so it is handed to the worker alone.
             WorkerCommand =
             [
-                "/usr/bin/env", $"{MockDriver.EnvironmentVariable}={file}", Environment.ProcessPath is { } host && host.EndsWith("/dotnet", StringComparison.Ordinal) ? host : "dotnet",
-                Repository.Executable("Tensormesh.GpuCheck", "gpu-check"),
+                "/usr/bin/env", $"{MockDriver.EnvironmentVariable}={file}", "dotnet", Repository.Executable("Tensormesh.GpuCheck", "gpu-check"),
             ],
         };
         Probe = new CudaDeviceProbe(with?.Invoke(options) ?? options, time ?? TimeProvider.System);

@@ -58,13 +58,14 @@ static void Print(Device device)
     Say($"device {device.Index}: {device.Name ?? "unknown"} {device.Uuid?.Value ?? "of unknown UUID"} at {device.PciBusId ?? "unknown"}");
     Say($"  health       {device.Health.Verdict} {device.Health.Reason} {device.Health.Message}");
     Say($"  memory       {Mebibytes(device.TotalMemoryBytes)} MiB, {Mebibytes(device.FreeMemoryBytes)} free");
-    Say($"  compute      {device.ComputeCapability?.ToString() ?? "unknown"}, {device.Multiprocessors?.ToString(CultureInfo.InvariantCulture) ?? "unknown"} multiprocessors");
+    Say($"  compute      {Known(device.ComputeCapability)}, {Known(device.Multiprocessors)} multiprocessors");
     Say($"  MIG          {Known(device.MigEnabled)}{string.Concat(device.MigInstances.Select(mig => $"\n    {mig.Index}: {mig.Name} {mig.Uuid}"))}");
     Say($"  ECC          {Known(device.EccEnabled)}, corrected {Known(device.CorrectedEccErrors)}, uncorrected {Known(device.UncorrectedEccErrors)}");
     Say($"  retired      {Known(device.RetiredPages)}");
     Say($"  remapped     {Known(device.RowRemap)}");
     Say($"  power        {Known(device.PowerMilliwatts)} of {Known(device.PowerLimitMilliwatts)} mW, {Known(device.TemperatureCelsius)} °C");
-    Say($"  utilization  {Known(device.GpuUtilizationPercent)} %, memory {Known(device.MemoryUtilizationPercent)} %, throttled by {Known(device.Throttle)}");
+    Say($"  utilization  {Known(device.GpuUtilizationPercent)} %, memory {Known(device.MemoryUtilizationPercent)} %");
+    Say($"  throttled by {Known(device.Throttle)}");
     Say($"  processes    {(device.Processes is { } processes ? string.Join(", ", processes) : "unknown")}");
 }
 

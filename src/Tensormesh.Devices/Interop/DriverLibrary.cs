@@ -18,7 +18,8 @@ internal sealed class DriverLibrary
     private readonly Dictionary<string, bool> exports = new(StringComparer.Ordinal);
     private readonly nint handle;
 
-    static DriverLibrary() => NativeLibrary.SetDllImportResolver(Assembly.GetExecutingAssembly(), static (name, _, _) => Loaded.GetValueOrDefault(name));
+    static DriverLibrary()
+        => NativeLibrary.SetDllImportResolver(Assembly.GetExecutingAssembly(), static (name, _, _) => Loaded.GetValueOrDefault(name));
 
     private DriverLibrary(nint handle, bool isAbsent, string message)
         => (this.handle, IsAbsent, Message) = (handle, isAbsent, message);

@@ -6,9 +6,9 @@ namespace Tensormesh.Devices.Interop;
 internal static class NvmlStatus
 {
     public const int Success = 0;
-    public const int NotFound = 6;
     public const int InsufficientSize = 7;
     public const int IrqIssue = 11;
+    public const int FunctionNotFound = 13;
     public const int GpuIsLost = 15;
     public const int ResetRequired = 16;
     public const int GpuNotFound = 28;

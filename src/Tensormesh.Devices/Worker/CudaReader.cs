@@ -23,6 +23,18 @@ internal sealed unsafe class CudaReader(DriverLibrary library)
             return;
         }
 
+        try
+        {
+            ReadDriver();
+        }
+        catch (EntryPointNotFoundException fault)
+        {
+            State = new LibraryReading(LibraryState.Failed, 0, fault.Message);
+        }
+    }
+
+    private void ReadDriver()
+    {
         int version, count = 0;
         Version = CudaImports.DriverGetVersion(&version) == CudaStatus.Success
             ? string.Create(CultureInfo.InvariantCulture, $"{version / 1000}.{version % 1000 / 10}")

@@ -40,6 +40,18 @@ internal sealed unsafe class NvmlReader(DriverLibrary library, Action<string>? a
             return;
         }
 
+        try
+        {
+            ReadDriver();
+        }
+        catch (EntryPointNotFoundException fault)
+        {
+            State = new LibraryReading(LibraryState.Failed, 0, fault.Message);
+        }
+    }
+
+    private void ReadDriver()
+    {
         uint count = 0;
         var text = stackalloc byte[TextLength];
         var (call, status) = ("nvmlInit", NvmlStatus.Success);
@@ -91,9 +103,17 @@ internal sealed unsafe class NvmlReader(DriverLibrary library, Action<string>? a
         else
         {
             facts = facts with { Uuid = Uuid(device), Name = Name(device), PciBusId = PciBusId(device) };
-            // A lost device may take seconds to say so at each call.
-            if (!IsLost) facts = ReadState(ReadMemory(facts, device), device);
-            if (!IsLost && facts.Uuid is { } uuid) Watch(device, uuid);
+            try
+            {
+                // A lost device may take seconds to say so at each call.
+                if (!IsLost) facts = ReadState(ReadMemory(facts, device), device);
+                if (!IsLost && facts.Uuid is { } uuid) Watch(device, uuid);
+            }
+            catch (EntryPointNotFoundException fault)
+            {
+                // A driver older than any that was thought of: better unknown than without one of its readings.
+                failures.Add(new CallFailure(fault.Message, NvmlStatus.FunctionNotFound));
+            }
         }
 
         var twin = cuda.Devices.FirstOrDefault(other => other.Uuid == facts.Uuid)

@@ -41,23 +41,25 @@ public static partial class ProbeWorker
         {
             nvml.Read();
             cuda.Read();
-            Tell(output, new WorkerLine
+            // A line goes out when it is known what comes next, which is what a reader is left with when that hangs.
+            var line = new WorkerLine
             {
                 Driver = new DriverReading(nvml.State, cuda.State, nvml.DriverVersion, cuda.Version, nvml.ReadXids()),
-            });
+            };
             foreach (var index in Order(nvml.State.Devices, request))
             {
-                Tell(output, new WorkerLine { At = index });
-                Tell(output, new WorkerLine { Device = nvml.ReadDevice(index, cuda) });
+                Tell(output, line with { At = index });
+                line = new WorkerLine { Device = nvml.ReadDevice(index, cuda) };
             }
 
             // What NVML cannot tell about is at least named.
-            if (nvml.State.State != LibraryState.Answers)
+            foreach (var device in nvml.State.State == LibraryState.Answers ? [] : cuda.Devices)
             {
-                foreach (var device in cuda.Devices) Tell(output, new WorkerLine { Device = new DeviceReading(device, InCuda: true, []) });
+                Tell(output, line);
+                line = new WorkerLine { Device = new DeviceReading(device, InCuda: true, []) };
             }
 
-            Tell(output, new WorkerLine { End = true });
+            Tell(output, line with { End = true });
         }
     }
 

@@ -4,14 +4,14 @@ using Tensormesh.Devices.Interop;
 namespace Tensormesh.Devices.Worker;
 
 /// <summary>
-/// One line of a worker's answer, with one of its parts set: the driver, then for each device the announcement that it is looked
-/// at and what was read, then the end. A worker that hangs has told everything up to where it hangs.
+/// One line of a worker's answer: first the driver, then a device in each, and in each what is looked at next. A worker that hangs
+/// has told everything up to where it hangs.
 /// </summary>
 internal sealed record WorkerLine
 {
     public DriverReading? Driver { get; init; }
 
-    /// <summary>The index of the device that is looked at next.</summary>
+    /// <summary>The index of the device that is looked at next; null when none is.</summary>
     public int? At { get; init; }
 
     public DeviceReading? Device { get; init; }

@@ -1,22 +1,48 @@
 using System.ComponentModel;
 using System.Diagnostics;
+using System.Globalization;
 using System.Text.Json;
 
 namespace Tensormesh.Devices.Worker;
 
-/// <summary>What a worker told until its end, its death or the deadline.</summary>
+/// <summary>What a worker told until its end, its death or the deadline. What it tells after it was closed is not heard.</summary>
 internal sealed class Told
 {
-    public DriverReading? Driver { get; set; }
+    private readonly Lock closing = new();
+    private bool isClosed;
+
+    public DriverReading? Driver { get; private set; }
     public List<DeviceReading> Devices { get; } = [];
 
     /// <summary>The device that was looked at and not told about.</summary>
-    public int? At { get; set; }
+    public int? At { get; private set; }
 
-    public bool IsWhole { get; set; }
+    public bool IsWhole { get; private set; }
 
     /// <summary>Why it is not whole.</summary>
-    public string Message { get; set; } = "";
+    public string Message { get; private set; } = "";
+
+    public static Told Nothing(string message) => new() { Message = message };
+
+    public void Take(WorkerLine line)
+    {
+        lock (closing)
+        {
+            if (isClosed) return;
+            Driver = line.Driver ?? Driver;
+            if (line.Device is { } device) Devices.Add(device);
+            (At, IsWhole) = (line.At, line.End);
+        }
+    }
+
+    public void Close(string message)
+    {
+        lock (closing)
+        {
+            if (isClosed || IsWhole) return;
+            (isClosed, Message) = (true, message);
+        }
+    }
 }
 
 /// <summary>A worker, seen from the process that started it.</summary>
@@ -56,38 +82,40 @@ internal sealed class WorkerProcess : IDisposable
     public async Task<Told> AskAsync(string request, TimeSpan deadline, CancellationToken cancellation)
     {
         var told = new Told();
-        var asked = time.GetTimestamp();
         try
         {
-            await process.StandardInput.WriteAsync((request + "\n").AsMemory(), cancellation);
-            await process.StandardInput.FlushAsync(cancellation);
-            while (!told.IsWhole)
-            {
-                var left = deadline - time.GetElapsedTime(asked);
-                if (left <= TimeSpan.Zero) throw new TimeoutException();
-                // A read of a pipe cannot be given up; it ends when the worker is killed.
-                if (await process.StandardOutput.ReadLineAsync(CancellationToken.None).AsTask().WaitAsync(left, time, cancellation) is not { } line)
-                {
-                    told.Message = "the process that calls into the driver died";
-                    break;
-                }
-
-                Take(told, line);
-            }
-
-            HasAnswered = told.IsWhole;
+            // One blocking read after the other on one thread: to await each line costs a switch of threads for each. The thread
+            // is free again when the worker is killed.
+            await Task.Run(() => Listen(request, told), CancellationToken.None).WaitAsync(deadline, time, cancellation);
         }
         catch (TimeoutException)
         {
-            told.Message = string.Create(
-                System.Globalization.CultureInfo.InvariantCulture, $"the driver did not answer within {deadline.TotalSeconds:0.###} s");
+            told.Close(string.Create(CultureInfo.InvariantCulture, $"the driver did not answer within {deadline.TotalSeconds:0.###} s"));
         }
         catch (Exception fault) when (fault is IOException or JsonException)
         {
-            told.Message = "the process that calls into the driver broke off: " + fault.Message;
+            told.Close("the process that calls into the driver broke off: " + fault.Message);
         }
 
+        HasAnswered = told.IsWhole;
         return told;
+    }
+
+    private void Listen(string request, Told told)
+    {
+        process.StandardInput.Write(request + "\n");
+        process.StandardInput.Flush();
+        while (!told.IsWhole)
+        {
+            if (process.StandardOutput.ReadLine() is not { } line)
+            {
+                told.Close("the process that calls into the driver died");
+                return;
+            }
+
+            // A driver may write to standard output as well.
+            if (line.StartsWith('{')) told.Take(JsonSerializer.Deserialize(line, Wire.Default.WorkerLine)!);
+        }
     }
 
     /// <summary>A process that hangs inside the kernel goes away only when the kernel lets it, so its end is not waited for.</summary>
@@ -104,15 +132,4 @@ internal sealed class WorkerProcess : IDisposable
     }
 
     public void Dispose() => process.Dispose();
-
-    private static void Take(Told told, string line)
-    {
-        // A driver may write to standard output as well.
-        if (!line.StartsWith('{')) return;
-        var part = JsonSerializer.Deserialize(line, Wire.Default.WorkerLine)!;
-        told.IsWhole = part.End;
-        told.At = part.At ?? (part.Device is null ? told.At : null);
-        told.Driver = part.Driver ?? told.Driver;
-        if (part.Device is { } device) told.Devices.Add(device);
-    }
 }

@@ -25,7 +25,14 @@ public sealed class MockGpus
     /// <summary>H100s in their slots, the same at each call for the same node.</summary>
     public static MockGpus OfNode(string node, int count) => new()
     {
-        Devices = [.. Enumerable.Range(0, count).Select(index => new MockGpu { Uuid = Uuid("GPU", $"{node}/{index}"), Pci = $"0000:{index + 16:x2}:00.0" })],
+        Devices =
+        [
+            .. Enumerable.Range(0, count).Select(index => new MockGpu
+            {
+                Uuid = Uuid("GPU", $"{node}/{index}"),
+                Pci = $"0000:{index + 16:x2}:00.0",
+            }),
+        ],
     };
 
     public static string Uuid(string prefix, string seed)

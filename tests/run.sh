@@ -6,7 +6,7 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 configuration=$(tr 'A-Z' 'a-z' <<<"${CONFIGURATION:-Debug}")
 
-unit=(Resources.Tests Billing.Tests Operator.Tests)
+unit=(Resources.Tests Billing.Tests Operator.Tests Devices.Tests Agent.Tests)
 whole=(Integration.Tests EndToEnd.Tests)
 case ${1:-all} in
   unit) projects=("${unit[@]}") ;;

@@ -82,6 +82,7 @@ if (webhook)
 {
     builder.Services.AddSingleton(services => WebhookIdentity.Create(WebhookRegistration.Hosts(options.WebhookAddress), services.GetRequiredService<TimeProvider>().GetUtcNow()));
     builder.Services.AddSingleton<AdmissionWebhook>();
+    builder.Services.AddSingleton<OwnNodeGuard>();
     builder.Services.AddHostedService<WebhookRegistration>();
 }
 
@@ -105,7 +106,11 @@ if (args is [UninstallCommand.Name, ..])
 app.MapMetrics("/metrics", app.Services.GetRequiredService<CollectorRegistry>());
 app.MapGet("/healthz", () => "ok");
 app.MapGet("/readyz", (Readiness readiness) => readiness.Problem() is { } problem ? Results.Text(problem + "\n", statusCode: 503) : Results.Text("ok\n"));
-if (webhook) AdmissionWebhook.Map(app);
+if (webhook)
+{
+    AdmissionWebhook.Map(app);
+    OwnNodeGuard.Map(app);
+}
 
 await app.RunAsync();
 

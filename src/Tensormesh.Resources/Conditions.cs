@@ -13,6 +13,10 @@ public static class ConditionTypes
     public const string Reconciling = "Reconciling";
     /// <summary>kstatus: nothing further will happen until someone acts.</summary>
     public const string Stalled = "Stalled";
+    /// <summary>Of a GpuNode: the node's driver answered as a whole. False is evidence that no GPU of the node works; Unknown is no evidence.</summary>
+    public const string DevicesRead = "DevicesRead";
+    /// <summary>Of a GpuNode: the kubelet said which pod holds which GPU. While it is not True the allocations are the last that were known.</summary>
+    public const string AllocationsKnown = "AllocationsKnown";
 }
 
 /// <summary>Condition reasons beside the refusal reasons of the billing gate (which appear under their own names). They are API.</summary>
@@ -35,4 +39,10 @@ public static class ConditionReasons
     public const string Published = "Published";
     public const string InvalidPrice = "InvalidPrice";
     public const string PriceConflict = "PriceConflict";
+    /// <summary>Of a GpuNode: every GPU is healthy.</summary>
+    public const string AllHealthy = "AllHealthy";
+    /// <summary>Of a GpuNode: at least one GPU is not, or is not known to be.</summary>
+    public const string SomeNotHealthy = "SomeNotHealthy";
+    public const string KubeletAnswered = "KubeletAnswered";
+    public const string KubeletSilent = "KubeletSilent";
 }

@@ -45,6 +45,13 @@ public static class Formats
 
     public const int DisplayNameMaxLength = 128;
 
+    /// <summary>As the driver and the device plugin write it; older drivers put a path after a MIG instance's.</summary>
+    public const string GpuUuid = "^(GPU|MIG)-[0-9A-Za-z/-]+$";
+    public const int GpuUuidMaxLength = 96;
+
+    public const int NodeNameMaxLength = 253;
+    public const int MessageMaxLength = 1024;
+
     /// <summary>The domain of the resources that only <c>spec.gpu.count</c> may ask for.</summary>
     public const string GpuResourcePrefix = "nvidia.com/";
 
@@ -57,6 +64,12 @@ public static class Formats
     public const int MaxResourcesPerContainer = 32;
     public const int MaxGpuPrices = 256;
     public const int MaxServerlessPrices = 1024;
+
+    /// <summary>Bounds of a GpuNode: more than silicon has, and far below what an object may weigh.</summary>
+    public const int MaxGpusPerNode = 64;
+    public const int MaxAllocations = 512;
+    public const int MaxOutages = 128;
+    public const int MaxHeartbeatSeconds = 3600;
 
     /// <summary>Whether the whole text has the format, as the API server would say.</summary>
     internal static bool Matches([NotNullWhen(true)] string? text, string pattern, int maxLength) =>

@@ -10,6 +10,12 @@ public static class WellKnown
     /// <summary>Field manager of everything that the operator applies.</summary>
     public const string FieldManager = "tensormesh-operator";
 
+    /// <summary>Field manager of everything that a node's agent applies.</summary>
+    public const string AgentFieldManager = "tensormesh-agent";
+
+    /// <summary>The service account of every node's agent, in the operator's namespace.</summary>
+    public const string AgentAccount = "tensormesh-agent";
+
     /// <summary>On a namespace: the account that pays for what runs in it. Tenants cannot edit it.</summary>
     public const string AccountLabel = "tensormesh.ai/account";
 

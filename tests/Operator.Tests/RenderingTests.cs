@@ -144,12 +144,27 @@ public sealed class RenderingTests
     [Fact]
     public void The_webhook_concerns_our_kinds_alone_and_is_skipped_when_it_is_down()
     {
-        var webhook = WebhookRegistration.Render([1, 2, 3], "https://127.0.0.1:9443").Webhooks.Single();
+        var webhook = Webhook("gate.tensormesh.ai", "https://127.0.0.1:9443");
         Assert.Equal("Ignore", webhook.FailurePolicy);
         Assert.Equal("None", webhook.SideEffects);
         Assert.Equal([WellKnown.Group], webhook.Rules.Single().ApiGroups);
         Assert.Equal(["gpudeployments", "gpudeployments/scale"], webhook.Rules.Single().Resources);
         Assert.Equal("https://127.0.0.1:9443/validate", webhook.ClientConfig.Url);
-        Assert.Equal("tensormesh", WebhookRegistration.Render([1], "service:tensormesh/gate").Webhooks.Single().ClientConfig.Service.NamespaceProperty);
+        Assert.Equal("tensormesh", Webhook("gate.tensormesh.ai", "service:tensormesh/gate").ClientConfig.Service.NamespaceProperty);
     }
+
+    [Fact]
+    public void The_guard_of_GpuNodes_concerns_them_alone_and_is_never_skipped()
+    {
+        var webhook = Webhook("own-node.tensormesh.ai", "https://127.0.0.1:9443");
+        Assert.Equal("Fail", webhook.FailurePolicy);
+        Assert.Equal("None", webhook.SideEffects);
+        Assert.Equal([WellKnown.Group], webhook.Rules.Single().ApiGroups);
+        Assert.Equal(["gpunodes", "gpunodes/status"], webhook.Rules.Single().Resources);
+        Assert.Equal(["CREATE", "UPDATE"], webhook.Rules.Single().Operations);
+        Assert.Equal("https://127.0.0.1:9443/own-node", webhook.ClientConfig.Url);
+    }
+
+    private static k8s.Models.V1ValidatingWebhook Webhook(string name, string address)
+        => WebhookRegistration.Render([1, 2, 3], address).Webhooks.Single(webhook => webhook.Name == name);
 }

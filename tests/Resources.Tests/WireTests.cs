@@ -58,6 +58,96 @@ public sealed class WireTests
         PriceBook.PluralName);
 
     [Fact]
+    public void Every_property_of_a_gpu_node_is_in_its_CRD() => IsKnownInFull(FullGpuNode(), GpuNode.PluralName);
+
+    [Theory]
+    [InlineData("""{"devices": [{"index": 0}]}""", ".status.devices[0]: lacks health")]
+    [InlineData("""{"devices": [{"health": "Fine"}]}""", ".status.devices[0].health: is not among the allowed")]
+    [InlineData("""{"devices": [{"health": "Unknown", "uuid": "0"}]}""", ".status.devices[0].uuid: does not match ^(GPU|MIG)-[0-9A-Za-z/-]+$")]
+    [InlineData("""{"outages": [{"uuid": "GPU-0", "health": "Healthy"}]}""", ".status.outages[0].health: is not among the allowed")]
+    [InlineData("""{"allocations": [{"podNamespace": "a", "podName": "b", "container": "c"}]}""", ".status.allocations[0]: lacks gpus")]
+    public void The_schema_alone_refuses_a_report_that_nobody_could_bill_by(string status, string refusal) => Assert.Equal(
+        [refusal],
+        new ApiServer(GpuNode.PluralName).Refusals(JsonNode.Parse($$"""{"metadata": {"name": "gpu-a"}, "status": {{status}}}""")!.AsObject()));
+
+    [Fact]
+    public void Times_of_a_gpu_node_keep_their_microseconds_and_are_in_utc()
+    {
+        var seen = new DateTimeOffset(2026, 11, 23, 9, 26, 23, TimeSpan.FromHours(1)).AddMicroseconds(1);
+
+        var text = KubernetesJson.Serialize(new GpuNodeStatus { HeartbeatTime = seen });
+
+        Assert.Equal("""{"heartbeatTime":"2026-11-23T08:26:23.000001Z"}""", text);
+        Assert.Equal(seen, KubernetesJson.Deserialize<GpuNodeStatus>(text).HeartbeatTime);
+    }
+
+    private static GpuNode FullGpuNode()
+    {
+        var time = new DateTimeOffset(2026, 11, 23, 8, 26, 23, TimeSpan.Zero);
+        return new()
+        {
+            Metadata = new() { Name = "gpu-a" },
+            Status = new()
+            {
+                NodeName = "gpu-a",
+                HeartbeatTime = time,
+                HeartbeatSeconds = 30,
+                Gpus = 8,
+                HealthyGpus = 7,
+                FreeGpus = 5,
+                Product = "NVIDIA-H100-80GB-HBM3",
+                DriverVersion = "550.54.15",
+                CudaVersion = "12.4",
+                Devices =
+                [
+                    new()
+                    {
+                        Uuid = "GPU-5a4fd7b2-6ff7-4b8e-9d5f-0d1b1f1f2c3a",
+                        Index = 0,
+                        Product = "NVIDIA-H100-80GB-HBM3",
+                        MemoryMiB = 81559,
+                        ComputeCapability = "9.0",
+                        PciBusId = "00000000:3B:00.0",
+                        Health = GpuHealth.Unhealthy,
+                        Reason = "Lost",
+                        Message = "the device fell off the bus",
+                        Since = time,
+                        LastHealthyTime = time,
+                        MigInstances = [new() { Uuid = "MIG-8f3c5a5e-3f7d-5a3b-9d0e-1a2b3c4d5e6f", Name = "MIG 1g.10gb", MemoryMiB = 9728 }],
+                    },
+                ],
+                Allocations =
+                [
+                    new()
+                    {
+                        PodUid = "0e4fd7b2-6ff7-4b8e-9d5f-0d1b1f1f2c3a",
+                        PodNamespace = "team-a",
+                        PodName = "trainer-0",
+                        Container = "trainer",
+                        Gpus = ["GPU-5a4fd7b2-6ff7-4b8e-9d5f-0d1b1f1f2c3a"],
+                        Since = time,
+                    },
+                ],
+                Outages =
+                [
+                    new()
+                    {
+                        Uuid = "GPU-5a4fd7b2-6ff7-4b8e-9d5f-0d1b1f1f2c3a",
+                        Health = GpuHealth.Unknown,
+                        Reason = "Unresponsive",
+                        Message = "the driver did not answer",
+                        LastHealthyTime = time,
+                        From = time,
+                        Until = time,
+                    },
+                ],
+                OutagesDroppedUntil = time,
+                Conditions = [Ready],
+            },
+        };
+    }
+
+    [Fact]
     public void A_rich_pod_template_comes_back_as_it_went()
     {
         var text = RichTemplate.ToJsonString();

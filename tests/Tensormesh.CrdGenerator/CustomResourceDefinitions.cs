@@ -18,7 +18,7 @@ public static class CustomResourceDefinitions
 
         """;
 
-    public static IReadOnlyList<Type> Kinds { get; } = [typeof(GpuDeployment), typeof(BillingAccount), typeof(PriceBook)];
+    public static IReadOnlyList<Type> Kinds { get; } = [typeof(GpuDeployment), typeof(BillingAccount), typeof(PriceBook), typeof(GpuNode)];
 
     /// <summary>File name and content of each kind, the same on every run and machine.</summary>
     public static IEnumerable<(string File, string Yaml)> Files() =>

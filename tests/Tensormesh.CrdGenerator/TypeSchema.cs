@@ -81,6 +81,7 @@ internal static class TypeSchema
         _ when type == typeof(bool) => Typed("boolean"),
         _ when type == typeof(int) => Typed("integer", "int32"),
         _ when type == typeof(long) => Typed("integer", "int64"),
+        _ when type == typeof(DateTimeOffset) => Typed("string", "date-time"),
         _ when type == typeof(V1PodTemplateSpec) => KubernetesSchemas.PodTemplate(),
         _ when type == typeof(V1Condition) => KubernetesSchemas.Condition(),
         { IsGenericType: true } when type.GetGenericTypeDefinition() == typeof(IList<>) =>

@@ -59,6 +59,9 @@ public sealed class DevCluster : IAsyncDisposable
     /// <summary>True when gpu-a runs real containers.</summary>
     public bool HasRealNode => _node is not null;
 
+    /// <summary>Where the real node's kubelet tells which pod holds which device.</summary>
+    public string PodResourcesSocket => Path.Combine(StateDirectory, "node", "kubelet", "pod-resources", "kubelet.sock");
+
     /// <summary>The PEM file of the authority that signed the API server's certificate; empty on a user's own cluster.</summary>
     public string CertificateAuthorityFile => _plane?.Credentials.AuthorityFile ?? "";
 

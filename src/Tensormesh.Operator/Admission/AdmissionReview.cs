@@ -20,8 +20,16 @@ internal sealed class AdmissionRequest
     [JsonPropertyName("subResource")] public string? SubResource { get; set; }
     [JsonPropertyName("namespace")] public string? Namespace { get; set; }
     [JsonPropertyName("name")] public string? Name { get; set; }
+    [JsonPropertyName("userInfo")] public AdmissionUser? UserInfo { get; set; }
     [JsonPropertyName("object")] public JsonElement Object { get; set; }
     [JsonPropertyName("oldObject")] public JsonElement OldObject { get; set; }
+}
+
+/// <summary>Who asks, as the API server authenticated them.</summary>
+internal sealed class AdmissionUser
+{
+    [JsonPropertyName("username")] public string Username { get; set; } = "";
+    [JsonPropertyName("extra")] public IDictionary<string, IList<string>>? Extra { get; set; }
 }
 
 internal sealed class AdmissionResponse

@@ -6,7 +6,8 @@ using Tensormesh.Resources;
 namespace Tensormesh.Operator.Admission;
 
 /// <summary>
-/// Registers the webhook with its own authority. Scoped to our kinds alone, short of patience, ignored when down: an outage of ours must never stop anybody else's work.
+/// Registers the webhooks with their own authority. Scoped to our kinds alone, and short of patience. The gate is ignored when down: an outage of ours must never stop
+/// anybody else's work. The guard is not, and stops only agents, which tell later what they saw meanwhile.
 /// </summary>
 internal sealed partial class WebhookRegistration(IKubernetes client, WebhookIdentity identity, OperatorOptions options, TimeProvider time, ILogger<WebhookRegistration> logger) : BackgroundService
 {
@@ -75,16 +76,35 @@ internal sealed partial class WebhookRegistration(IKubernetes client, WebhookIde
                         Scope = "Namespaced",
                     },
                 ],
-                ClientConfig = TryService(address, out var ns, out var name)
-                    ? new Admissionregistrationv1WebhookClientConfig
+                ClientConfig = Client(caBundle, address, AdmissionWebhook.Path),
+            },
+            new V1ValidatingWebhook
+            {
+                Name = "own-node.tensormesh.ai",
+                AdmissionReviewVersions = ["v1"],
+                SideEffects = "None",
+                FailurePolicy = "Fail",
+                TimeoutSeconds = 3,
+                MatchPolicy = "Equivalent",
+                Rules =
+                [
+                    new V1RuleWithOperations
                     {
-                        CaBundle = caBundle,
-                        Service = new Admissionregistrationv1ServiceReference { NamespaceProperty = ns, Name = name, Path = AdmissionWebhook.Path, Port = 443 },
-                    }
-                    : new Admissionregistrationv1WebhookClientConfig { CaBundle = caBundle, Url = address.TrimEnd('/') + AdmissionWebhook.Path },
+                        ApiGroups = [WellKnown.Group],
+                        ApiVersions = [WellKnown.Version],
+                        Operations = ["CREATE", "UPDATE"],
+                        Resources = [GpuNode.PluralName, GpuNode.PluralName + "/status"],
+                        Scope = "Cluster",
+                    },
+                ],
+                ClientConfig = Client(caBundle, address, OwnNodeGuard.Path),
             },
         ],
     };
+
+    private static Admissionregistrationv1WebhookClientConfig Client(byte[] caBundle, string address, string path) => TryService(address, out var ns, out var name)
+        ? new() { CaBundle = caBundle, Service = new Admissionregistrationv1ServiceReference { NamespaceProperty = ns, Name = name, Path = path, Port = 443 } }
+        : new() { CaBundle = caBundle, Url = address.TrimEnd('/') + path };
 
     private static bool TryService(string address, out string ns, out string name)
     {

@@ -31,6 +31,8 @@ internal static class Prerequisites
 
     private static readonly Package[] SteppingClock = [new("libfaketime", "/usr/lib/*/faketime/libfaketimeMT.so.1")];
 
+    private static readonly Package[] Compiler = [new("make", "make"), new("gcc", "cc"), new("libc6-dev", "/usr/include/stdlib.h")];
+
     private static readonly Package[] Build =
     [
         new("golang-go", "go"), new("dpkg-dev", "dpkg-source"), new("rsync", "rsync"), new("jq", "jq"), new("make", "make"), new(
@@ -50,6 +52,8 @@ internal static class Prerequisites
         EnsureAsync(ControlPlane.Where(package => !(etcdComesWithBinaries && package.Name == "etcd-server")), say, cancellation);
 
     public static Task EnsureBuildAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(Build, say, cancellation);
+
+    public static Task EnsureCompilerAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(Compiler, say, cancellation);
 
     public static Task EnsurePgBouncerAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(PgBouncer, say, cancellation);
 

@@ -100,7 +100,7 @@ public sealed class UninstallTests(UninstalledProduct own) : OperatorTest(own.Pr
                 await Installation.KillOperatorAsync();
                 break;
             case "kinds":
-                foreach (var kind in (string[])[BillingAccount.PluralName, PriceBook.PluralName, GpuDeployment.PluralName])
+                foreach (var kind in (string[])[BillingAccount.PluralName, PriceBook.PluralName, GpuNode.PluralName, GpuDeployment.PluralName])
                 {
                     await Client.ApiextensionsV1.DeleteCustomResourceDefinitionAsync($"{kind}.{WellKnown.Group}", cancellationToken: Ended);
                 }

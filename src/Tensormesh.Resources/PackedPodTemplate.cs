@@ -6,7 +6,7 @@ using k8s.Models;
 namespace Tensormesh.Resources;
 
 /// <summary>
-/// A pod template as the JSON that it is written in: a fifth of what its objects take. For copies of which there are many and few are looked at.
+/// A pod template as the JSON that it is written in, which takes far less than its objects. For copies of which there are many and few are looked at.
 /// Its own properties are empty; it is written to JSON as what it stands for.
 /// </summary>
 public sealed record PackedPodTemplate : V1PodTemplateSpec

@@ -52,6 +52,29 @@ public sealed class LocalCopyTests
         Assert.Single(pod.Spec.ReadinessGates);
     }
 
+    [Fact]
+    public void What_many_objects_say_is_kept_once_and_what_others_put_on_a_pod_not_at_all()
+    {
+        var (one, two) = (Labelled(), Labelled());
+        LocalCopy.Trim(one);
+        LocalCopy.Trim(two);
+
+        Assert.Same(one.Metadata.NamespaceProperty, two.Metadata.NamespaceProperty);
+        Assert.Equal(WellKnown.DeploymentUidLabel, Assert.Single(one.Metadata.Labels).Key);
+        Assert.Equal("trainer", one.Metadata.Annotations[WellKnown.GpuContainerAnnotation]);
+        Assert.Equal([WellKnown.MeteringFinalizer, "example.com/other"], one.Metadata.Finalizers);
+
+        static V1Pod Labelled()
+        {
+            var pod = A.Pod(Uid);
+            pod.Metadata.NamespaceProperty = new string("team-a".ToCharArray());
+            pod.Metadata.Labels = new Dictionary<string, string> { ["app"] = "trainer", [WellKnown.DeploymentUidLabel] = "u" };
+            pod.Metadata.Annotations = new Dictionary<string, string> { ["example.com/note"] = "n", [WellKnown.GpuContainerAnnotation] = "trainer" };
+            pod.Metadata.Finalizers = [WellKnown.MeteringFinalizer, "example.com/other"];
+            return pod;
+        }
+    }
+
     /// <summary>A deployment with a hold whose pod has just started, pinned to its product, on a child that asks for more than is held.</summary>
     private static Decision Decide(bool trim)
     {

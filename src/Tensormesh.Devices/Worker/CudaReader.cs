@@ -17,23 +17,10 @@ internal sealed unsafe class CudaReader(DriverLibrary library)
     public void Read()
     {
         Devices = [];
-        if (!library.IsLoaded)
-        {
-            State = new LibraryReading(library.IsAbsent ? LibraryState.Absent : LibraryState.Failed, 0, library.Message);
-            return;
-        }
-
-        try
-        {
-            ReadDriver();
-        }
-        catch (EntryPointNotFoundException fault)
-        {
-            State = new LibraryReading(LibraryState.Failed, 0, fault.Message);
-        }
+        State = LibraryReading.Of(library, ReadDriver);
     }
 
-    private void ReadDriver()
+    private LibraryReading ReadDriver()
     {
         int version, count = 0;
         Version = CudaImports.DriverGetVersion(&version) == CudaStatus.Success
@@ -43,13 +30,12 @@ internal sealed unsafe class CudaReader(DriverLibrary library)
         if (status == CudaStatus.Success) (call, status) = ("cuDeviceGetCount", CudaImports.DeviceGetCount(&count));
         if (status is not (CudaStatus.Success or CudaStatus.NoDevice))
         {
-            State = new LibraryReading(LibraryState.Failed, 0, $"{call}: {CudaStatus.Name(status, library)}");
-            return;
+            return new LibraryReading(LibraryState.Failed, 0, $"{call}: {CudaStatus.Name(status, library)}");
         }
 
         count = status == CudaStatus.NoDevice ? 0 : Math.Min(count, MaxDevices);
-        State = new LibraryReading(LibraryState.Answers, count, "");
         Devices = [.. Enumerable.Range(0, count).Select(ReadDevice).OfType<Device>()];
+        return new LibraryReading(LibraryState.Answers, count, "");
     }
 
     /// <summary>Null for a device that is counted and cannot be had: NVML's word about it stands.</summary>

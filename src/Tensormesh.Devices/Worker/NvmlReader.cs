@@ -34,23 +34,10 @@ internal sealed unsafe class NvmlReader(DriverLibrary library, Action<string>? a
     public void Read()
     {
         DriverVersion = null;
-        if (!library.IsLoaded)
-        {
-            State = new LibraryReading(library.IsAbsent ? LibraryState.Absent : LibraryState.Failed, 0, library.Message);
-            return;
-        }
-
-        try
-        {
-            ReadDriver();
-        }
-        catch (EntryPointNotFoundException fault)
-        {
-            State = new LibraryReading(LibraryState.Failed, 0, fault.Message);
-        }
+        State = LibraryReading.Of(library, ReadDriver);
     }
 
-    private void ReadDriver()
+    private LibraryReading ReadDriver()
     {
         uint count = 0;
         var text = stackalloc byte[TextLength];
@@ -65,12 +52,11 @@ internal sealed unsafe class NvmlReader(DriverLibrary library, Action<string>? a
 
         if (status != NvmlStatus.Success)
         {
-            State = new LibraryReading(LibraryState.Failed, 0, $"{call}: {NvmlStatus.Name(status)}");
-            return;
+            return new LibraryReading(LibraryState.Failed, 0, $"{call}: {NvmlStatus.Name(status)}");
         }
 
-        State = new LibraryReading(LibraryState.Answers, (int)Math.Min(count, MaxDevices), "");
         DriverVersion = NvmlImports.SystemGetDriverVersion(text, TextLength) == NvmlStatus.Success ? Text(text) : null;
+        return new LibraryReading(LibraryState.Answers, (int)Math.Min(count, MaxDevices), "");
     }
 
     /// <summary>The XID errors of devices that were read before, since they were.</summary>

@@ -24,7 +24,22 @@ internal sealed record DriverReading(
 
 /// <param name="Devices">How many devices the library counts; 0 unless it answers.</param>
 /// <param name="Message">Why it does not answer.</param>
-internal sealed record LibraryReading(LibraryState State, int Devices, string Message);
+internal sealed record LibraryReading(LibraryState State, int Devices, string Message)
+{
+    /// <summary>What was read, or why nothing can be: there is no such library, it cannot be loaded, or it lacks a function.</summary>
+    public static LibraryReading Of(DriverLibrary library, Func<LibraryReading> read)
+    {
+        if (!library.IsLoaded) return new LibraryReading(library.IsAbsent ? LibraryState.Absent : LibraryState.Failed, 0, library.Message);
+        try
+        {
+            return read();
+        }
+        catch (EntryPointNotFoundException fault)
+        {
+            return new LibraryReading(LibraryState.Failed, 0, fault.Message);
+        }
+    }
+}
 
 internal enum LibraryState
 {

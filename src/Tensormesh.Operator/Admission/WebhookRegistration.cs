@@ -57,50 +57,34 @@ internal sealed partial class WebhookRegistration(IKubernetes client, WebhookIde
         Metadata = new V1ObjectMeta { Name = ConfigurationName },
         Webhooks =
         [
-            new V1ValidatingWebhook
-            {
-                Name = "gate.tensormesh.ai",
-                AdmissionReviewVersions = ["v1"],
-                SideEffects = "None",
-                FailurePolicy = "Ignore",
-                TimeoutSeconds = 3,
-                MatchPolicy = "Equivalent",
-                Rules =
-                [
-                    new V1RuleWithOperations
-                    {
-                        ApiGroups = [WellKnown.Group],
-                        ApiVersions = [WellKnown.Version],
-                        Operations = ["CREATE", "UPDATE"],
-                        Resources = [GpuDeployment.PluralName, GpuDeployment.PluralName + "/scale"],
-                        Scope = "Namespaced",
-                    },
-                ],
-                ClientConfig = Client(caBundle, address, AdmissionWebhook.Path),
-            },
-            new V1ValidatingWebhook
-            {
-                Name = "own-node.tensormesh.ai",
-                AdmissionReviewVersions = ["v1"],
-                SideEffects = "None",
-                FailurePolicy = "Fail",
-                TimeoutSeconds = 3,
-                MatchPolicy = "Equivalent",
-                Rules =
-                [
-                    new V1RuleWithOperations
-                    {
-                        ApiGroups = [WellKnown.Group],
-                        ApiVersions = [WellKnown.Version],
-                        Operations = ["CREATE", "UPDATE"],
-                        Resources = [GpuNode.PluralName, GpuNode.PluralName + "/status"],
-                        Scope = "Cluster",
-                    },
-                ],
-                ClientConfig = Client(caBundle, address, OwnNodeGuard.Path),
-            },
+            Webhook("gate.tensormesh.ai", "Ignore", GpuDeployment.PluralName, "scale", "Namespaced", Client(caBundle, address, AdmissionWebhook.Path)),
+            Webhook("own-node.tensormesh.ai", "Fail", GpuNode.PluralName, "status", "Cluster", Client(caBundle, address, OwnNodeGuard.Path)),
         ],
     };
+
+    /// <summary>Asked about every write of one kind and of one of its subresources.</summary>
+    private static V1ValidatingWebhook Webhook(
+        string name, string failurePolicy, string plural, string subresource, string scope, Admissionregistrationv1WebhookClientConfig client) => new()
+        {
+            Name = name,
+            AdmissionReviewVersions = ["v1"],
+            SideEffects = "None",
+            FailurePolicy = failurePolicy,
+            TimeoutSeconds = 3,
+            MatchPolicy = "Equivalent",
+            Rules =
+            [
+                new V1RuleWithOperations
+                {
+                    ApiGroups = [WellKnown.Group],
+                    ApiVersions = [WellKnown.Version],
+                    Operations = ["CREATE", "UPDATE"],
+                    Resources = [plural, plural + "/" + subresource],
+                    Scope = scope,
+                },
+            ],
+            ClientConfig = client,
+        };
 
     private static Admissionregistrationv1WebhookClientConfig Client(byte[] caBundle, string address, string path) => TryService(address, out var ns, out var name)
         ? new() { CaBundle = caBundle, Service = new Admissionregistrationv1ServiceReference { NamespaceProperty = ns, Name = name, Path = path, Port = 443 } }

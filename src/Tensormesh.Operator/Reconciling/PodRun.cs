@@ -19,7 +19,7 @@ internal static class PodGpus
 internal sealed record PodRun(V1Pod Pod, PodId Id, DateTimeOffset? StartedAt, DateTimeOffset? EndedAt, bool Ready)
 {
     /// <summary>How long after its grace a pod may take to report the true end of its container before the best evidence is taken instead.</summary>
-    private static readonly TimeSpan LostPatience = TimeSpan.FromMinutes(2);
+    internal static readonly TimeSpan LostPatience = TimeSpan.FromMinutes(2);
 
     public bool Deleting => Pod.Metadata.DeletionTimestamp is not null;
 

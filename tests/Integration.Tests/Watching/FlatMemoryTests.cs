@@ -69,7 +69,9 @@ public sealed class FlatMemoryTests(ClusterFixture fixture) : WatchingTest(fixtu
         await UntilAsync(() => requests.Puts - from >= renewals);
         var after = Heap();
         await stop.CancelAsync();
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => running);
+        // It returns or is cancelled, whichever step of it the end meets.
+        await running.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing | ConfigureAwaitOptions.ContinueOnCapturedContext);
+        Assert.False(running.IsFaulted);
 
         Console.WriteLine($"heap {before:N0} -> {after:N0} bytes over {requests.Puts - from:N0} renewals");
         Assert.True(after - before < 250 * renewals, $"{before:N0} bytes before, {after:N0} after {requests.Puts - from:N0} renewals");

@@ -71,6 +71,7 @@ builder.Services.AddSingleton<Uninstaller>();
 builder.Services.AddSingleton<UninstallCommand>();
 builder.Services.AddSingleton<Controller>();
 builder.Services.AddHostedService(services => services.GetRequiredService<Controller>());
+builder.Services.AddHostedService<HeapKeeper>();
 
 // What the platform team sees.
 builder.Services.AddSingleton(Metrics.NewCustomRegistry());

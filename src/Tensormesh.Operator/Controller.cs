@@ -13,10 +13,10 @@ using Tensormesh.Resources;
 
 namespace Tensormesh.Operator;
 
-/// <summary>What changed, to which key, to which loop: the wiring between watches, the ledger's hints and the three reconcilers.</summary>
+/// <summary>What changed, to which key, to which loop: the wiring between watches, the ledger's hints and the four reconcilers.</summary>
 internal sealed partial class Controller(
-    ClusterView cluster, GpuDeploymentReconciler deployments, BillingAccountReconciler billingAccounts, PriceBookReconciler priceBooks,
-    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, OwnWrites own, Applier applier, StandingMemory memory, Departures departures, Orphans orphans,
+    ClusterView cluster, GpuDeploymentReconciler deployments, BillingAccountReconciler billingAccounts, PriceBookReconciler priceBooks, GpuNodeReconciler gpuNodes,
+    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, OwnWrites own, Applier applier, StandingMemory memory, Departures departures, Orphans orphans, Audit audit,
     Uninstaller uninstaller, StatusReporter reporter, EventRecorder events, NpgsqlDataSource dataSource, LedgerClock clock, OperatorEpoch epoch,
     OperatorOptions options, OperatorMetrics metrics,
     TimeProvider time, IHostApplicationLifetime lifetime, ILogger<Controller> logger) : BackgroundService
@@ -41,11 +41,13 @@ internal sealed partial class Controller(
     private readonly WorkQueue gpuQueue = new(time);
     private readonly WorkQueue accountQueue = new(time);
     private readonly WorkQueue priceQueue = new(time);
+    private readonly WorkQueue gpuNodeQueue = new(time);
     private readonly ConcurrentDictionary<AccountId, byte> hints = new();
     private readonly ConcurrentDictionary<AccountId, byte> held = new();
     /// <summary>Ends with the refusal that a write of this operator got because another has taken over.</summary>
     private readonly TaskCompletionSource fenced = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private volatile bool everythingChanged;
+    private volatile bool offersChanged;
     private volatile bool begun;
     private volatile bool led;
     /// <summary>Ends when the operator's own namespace is being deleted.</summary>
@@ -110,6 +112,7 @@ internal sealed partial class Controller(
         hints.Clear();
         foreach (var account in cluster.BillingAccounts.All) accountQueue.Add(ObjectKey.Of(account));
         foreach (var book in cluster.PriceBooks.All) priceQueue.Add(ObjectKey.Of(book));
+        foreach (var node in cluster.GpuNodes.All) gpuNodeQueue.Add(node.Metadata.Name);
         EnqueueAll();
         var backlog = new ConcurrentDictionary<string, byte>(cluster.GpuDeployments.All.Select(deployment => KeyValuePair.Create(ObjectKey.Of(deployment), (byte)0)));
         LogReady(logger, cluster.GpuDeployments.Count);
@@ -122,10 +125,12 @@ internal sealed partial class Controller(
             gpuQueue.RunAsync(options.Workers, Timed("GpuDeployment", CountDownAsync), (key, fault) => OnFault("GpuDeployment", key, fault), loop),
             accountQueue.RunAsync(2, Timed("BillingAccount", billingAccounts.ReconcileAsync), (key, fault) => OnFault("BillingAccount", key, fault), loop),
             priceQueue.RunAsync(1, Timed("PriceBook", (key, token) => priceBooks.ReconcileAsync(key, EnqueueAll, token)), (key, fault) => OnFault("PriceBook", key, fault), loop),
+            gpuNodeQueue.RunAsync(4, Timed("GpuNode", gpuNodes.ReconcileAsync), (key, fault) => OnFault("GpuNode", key, fault), loop),
             listening,
             FollowHintsAsync(loop),
             events.RunAsync(loop),
             orphans.RunAsync(loop),
+            audit.RunAsync(loop),
             WatchBacklogAsync(backlog, caughtUp, loop),
             metering.RunAsync(Task.WhenAll(taking, caughtUp.Task), Hint, loop),
         ];
@@ -205,10 +210,19 @@ internal sealed partial class Controller(
             if (Label(before) == Label(after) && !ends) return;
             foreach (var deployment in cluster.GpuDeployments.All.Where(deployment => deployment.Metadata.NamespaceProperty == name)) gpuQueue.Add(ObjectKey.Of(deployment));
         };
+        cluster.OfferChanged += node =>
+        {
+            offersChanged = true;
+            gpuNodeQueue.Add(node);
+        };
+        cluster.GpuNodes.Changed += (before, after) =>
+        {
+            gpuNodeQueue.Add((after ?? before)!.Metadata.Name);
+            foreach (var pod in HeldDevices.Changed(before?.Status, after?.Status)) EnqueueOwner(cluster.Pods.Find(pod));
+        };
         cluster.Nodes.Changed += (before, after) =>
         {
-            // Heartbeats change nothing that a decision looks at; a node that comes, goes or offers other GPUs does.
-            if (Offer(before) != Offer(after)) EnqueueAll();
+            if (before?.GetLabelOrNull(WellKnown.GpuUnhealthyLabel) != after?.GetLabelOrNull(WellKnown.GpuUnhealthyLabel)) gpuNodeQueue.Add((after ?? before)!.Metadata.Name);
             if (ClusterView.SilentSince(before) == ClusterView.SilentSince(after)) return;
             var name = (after ?? before)!.Metadata.Name;
             foreach (var pod in cluster.Pods.All.Where(pod => pod.Spec?.NodeName == name)) EnqueueOwner(pod);
@@ -217,8 +231,6 @@ internal sealed partial class Controller(
 
     private static string? Label(V1Namespace? value)
         => value?.Metadata.Labels is { } labels && labels.TryGetValue(WellKnown.AccountLabel, out var account) ? account : null;
-
-    private static string Offer(V1Node? node) => node is null ? "" : GpuInventory.From([node]).Describe();
 
     private void EnqueueOwner(IMetadata<V1ObjectMeta>? value)
     {
@@ -261,6 +273,13 @@ internal sealed partial class Controller(
                 }
             }
 
+            if (offersChanged)
+            {
+                // A thousand agents that report at once change what there is once.
+                offersChanged = false;
+                EnqueueAll();
+            }
+
             if (everythingChanged)
             {
                 everythingChanged = false;
@@ -292,9 +311,11 @@ internal sealed partial class Controller(
             Gauge("GpuDeployment", gpuQueue);
             Gauge("BillingAccount", accountQueue);
             Gauge("PriceBook", priceQueue);
+            Gauge("GpuNode", gpuNodeQueue);
             foreach (var informer in cluster.Informers) metrics.InformerStaleness.WithLabels(informer.Kind).Set(informer.Staleness.TotalSeconds);
             metrics.InformerObjects.WithLabels("GpuDeployment").Set(cluster.GpuDeployments.Count);
             metrics.InformerObjects.WithLabels("V1Pod").Set(cluster.Pods.Count);
+            metrics.InformerObjects.WithLabels("GpuNode").Set(cluster.GpuNodes.Count);
             foreach (var (product, gpus) in cluster.HeldGpus()) metrics.RunningGpus.WithLabels(product).Set(gpus);
             if (backlog.IsEmpty && orphans.Swept.IsCompleted) caughtUp.TrySetResult();
         }
@@ -344,7 +365,7 @@ internal sealed partial class Controller(
     private async Task WaitForSyncAsync(CancellationToken cancellation)
         => await Task.WhenAll(
             cluster.GpuDeployments.Synced, cluster.BillingAccounts.Synced, cluster.PriceBooks.Synced, cluster.Deployments.Synced,
-            cluster.Pods.Synced, cluster.Nodes.Synced, cluster.Namespaces.Synced).WaitAsync(cancellation).ConfigureAwait(false);
+            cluster.Pods.Synced, cluster.Nodes.Synced, cluster.GpuNodes.Synced, cluster.Namespaces.Synced).WaitAsync(cancellation).ConfigureAwait(false);
 
     private async Task TakeEpochAsync(CancellationToken cancellation)
     {

@@ -23,6 +23,8 @@ internal sealed class OperatorOptions
     public bool MigrateOnStart { get; set; } = true;
     /// <summary>Silence of a watch after which readiness fails.</summary>
     public TimeSpan StaleAfter { get; set; } = TimeSpan.FromMinutes(3);
+    /// <summary>For how long GPUs may be held without a charge, or charged without a pod, before somebody is told.</summary>
+    public TimeSpan AuditPatience { get; set; } = TimeSpan.FromMinutes(1);
     public InformerOptions Watch { get; set; } = new();
     public LeaseOptions Lease { get; set; } = new();
     public CreditPolicy Credit { get; set; } = new();

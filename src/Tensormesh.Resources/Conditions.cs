@@ -9,6 +9,8 @@ public static class ConditionTypes
     public const string BillingAuthorized = "BillingAuthorized";
     /// <summary>True when work that was asked for is stopped: for want of money, of a card, or because it is paused.</summary>
     public const string Suspended = "Suspended";
+    /// <summary>True while the drivers of the nodes say that every GPU that is held works; False on evidence that one does not; Unknown without evidence.</summary>
+    public const string GpuVerified = "GpuVerified";
     /// <summary>kstatus: the controller is working towards the spec.</summary>
     public const string Reconciling = "Reconciling";
     /// <summary>kstatus: nothing further will happen until someone acts.</summary>
@@ -39,7 +41,11 @@ public static class ConditionReasons
     public const string Published = "Published";
     public const string InvalidPrice = "InvalidPrice";
     public const string PriceConflict = "PriceConflict";
-    /// <summary>Of a GpuNode: every GPU is healthy.</summary>
+    /// <summary>A GPU that is held failed; also the reason of the Event that says what was credited.</summary>
+    public const string GpuUnhealthy = "GpuUnhealthy";
+    /// <summary>No agent says how the GPUs are.</summary>
+    public const string NotObserved = "NotObserved";
+    /// <summary>Every GPU is healthy.</summary>
     public const string AllHealthy = "AllHealthy";
     /// <summary>Of a GpuNode: at least one GPU is not, or is not known to be.</summary>
     public const string SomeNotHealthy = "SomeNotHealthy";

@@ -34,6 +34,9 @@ public static class WellKnown
     /// <summary>On pods and GpuDeployments: stays until usage is recorded, so that an operator that was down loses none.</summary>
     public const string MeteringFinalizer = "tensormesh.ai/metering";
 
+    /// <summary>On a node that offers GPUs which are not known to work: nothing of ours is placed there. Written by the operator.</summary>
+    public const string GpuUnhealthyLabel = "tensormesh.ai/gpu-unhealthy";
+
     public const string ManagedByLabel = "app.kubernetes.io/managed-by";
     public const string NameLabel = "app.kubernetes.io/name";
 

@@ -135,7 +135,7 @@ internal static class GateBenchmark
         return new ClusterView(
             Inform<GpuDeployment>(ResourcePath.GpuDeployments), Inform<BillingAccount>(ResourcePath.BillingAccounts),
             Inform<PriceBook>(ResourcePath.PriceBooks), Inform<V1Deployment>(ResourcePath.Deployments), Inform<V1Pod>(ResourcePath.Pods),
-            Inform<V1Node>(ResourcePath.Nodes), Inform<V1Namespace>(ResourcePath.Namespaces));
+            Inform<V1Node>(ResourcePath.Nodes), Inform<GpuNode>(ResourcePath.GpuNodes), Inform<V1Namespace>(ResourcePath.Namespaces));
     }
 
     /// <summary>TLS, as the API server calls it.</summary>

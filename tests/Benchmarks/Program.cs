@@ -9,6 +9,7 @@ var groups = new Dictionary<string, Func<Workplace, CancellationToken, Task>>(St
     ["overspend"] = OverspendBenchmark.RunAsync,
     ["reconcile/drain"] = DrainBenchmark.RunAsync,
     ["reconcile/memory"] = MemoryBenchmark.RunAsync,
+    ["fleet"] = FleetBenchmark.RunAsync,
     ["probe"] = ProbeBenchmark.RunAsync,
 };
 

@@ -17,9 +17,9 @@ internal static class A
 
     public static readonly GpuInventory Cluster = new(
     [
-        new GpuModel(H100, 81559, (9, 0), 8, 8),
-        new GpuModel(L40S, 46068, (8, 9), 4, 4),
-    ]);
+        new GpuModel(H100, 81559, (9, 0), 8, 8, 8),
+        new GpuModel(L40S, 46068, (8, 9), 4, 4, 4),
+    ], []);
 
     public static readonly IReadOnlyDictionary<GpuProduct, GpuPrice> Prices = new Dictionary<GpuProduct, GpuPrice>
     {

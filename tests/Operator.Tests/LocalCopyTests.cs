@@ -104,7 +104,7 @@ public sealed class LocalCopyTests
         }
 
         var seen = A.Seen(
-            deployment, A.Standing(hold: A.Hold(gpus: 2)), child, applied, [pod], cluster: GpuInventory.From([node]));
+            deployment, A.Standing(hold: A.Hold(gpus: 2)), child, applied, [pod], cluster: GpuInventory.From([NodeOffer.From(node, null)!]));
         return Decider.Decide(seen, new CreditPolicy());
     }
 }

@@ -33,7 +33,7 @@ public sealed class RenderingTests
     }
 
     [Fact]
-    public void Every_alternative_of_the_customers_own_affinity_is_pinned_to_the_product()
+    public void Every_alternative_of_the_customers_own_affinity_is_pinned_to_the_product_and_kept_from_gpus_that_fail()
     {
         var owner = A.Deployment();
         owner.Spec.Template.Spec.Affinity = new V1Affinity
@@ -53,8 +53,9 @@ public sealed class RenderingTests
         var terms = PodTemplate.Render(owner, A.H100, 1).Spec.Template.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms;
         Assert.All(terms, term =>
         {
-            Assert.Equal(2, term.MatchExpressions.Count);
+            Assert.Equal(3, term.MatchExpressions.Count);
             Assert.Equal([A.H100.Name], term.MatchExpressions[1].Values);
+            Assert.Equal((WellKnown.GpuUnhealthyLabel, "DoesNotExist"), (term.MatchExpressions[2].Key, term.MatchExpressions[2].OperatorProperty));
         });
         Assert.Single(owner.Spec.Template.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms[0].MatchExpressions);
     }

@@ -1,35 +1,42 @@
-using System.Globalization;
-using k8s.Models;
 using Tensormesh.Billing;
 using Tensormesh.Resources;
 
 namespace Tensormesh.Operator.Reconciling;
 
-/// <summary>GPUs of one product as the nodes' labels and allocatable state them.</summary>
-/// <param name="LargestNode">Most GPUs that one node of this product offers.</param>
-internal sealed record GpuModel(GpuProduct Product, long MemoryMiB, (int Major, int Minor) ComputeCapability, int LargestNode, int Total);
+/// <summary>GPUs of one product, over all nodes.</summary>
+/// <param name="LargestNode">Most GPUs that one node of this product offers for new work.</param>
+/// <param name="Total">GPUs that are offered for new work.</param>
+/// <param name="Nominal">Most GPUs of one node, if all of them worked.</param>
+internal sealed record GpuModel(
+    GpuProduct Product, long MemoryMiB, (int Major, int Minor) ComputeCapability, int LargestNode, int Total, int Nominal);
 
 /// <summary>What the cluster's nodes offer, by product. Pure.</summary>
-internal sealed record GpuInventory(IReadOnlyList<GpuModel> Models)
+/// <param name="Troubles">Where less is offered than could be, and why; for people, in the order of the nodes' names.</param>
+internal sealed record GpuInventory(IReadOnlyList<GpuModel> Models, IReadOnlyList<string> Troubles)
 {
-    public static GpuInventory From(IEnumerable<V1Node> nodes)
+    /// <summary>More nodes in trouble than that are counted, not named.</summary>
+    private const int NamedTroubles = 3;
+
+    public static GpuInventory From(IEnumerable<NodeOffer> offers)
     {
-        var models = nodes
-            .Select(node => (Node: node, Product: node.GetLabelOrNull(WellKnown.GpuProductLabel), Gpus: Allocatable(node)))
-            .Where(node => node.Product is not null && node.Gpus > 0)
-            .GroupBy(node => node.Product!, StringComparer.Ordinal)
-            .OrderBy(group => group.Key, StringComparer.Ordinal)
+        var all = offers.OrderBy(offer => offer.Node, StringComparer.Ordinal).ToList();
+        var models = all
+            .GroupBy(offer => offer.Product)
+            .OrderBy(group => group.Key.Name, StringComparer.Ordinal)
             .Select(group => new GpuModel(
-                new GpuProduct(group.Key),
-                group.Min(node => Number(node.Node, WellKnown.GpuMemoryLabel)),
-                group.Min(node => ((int)Number(node.Node, WellKnown.GpuComputeMajorLabel), (int)Number(node.Node, WellKnown.GpuComputeMinorLabel))),
-                group.Max(node => node.Gpus),
-                group.Sum(node => node.Gpus)));
-        return new GpuInventory([.. models]);
+                group.Key,
+                group.Min(offer => offer.MemoryMiB),
+                group.Min(offer => offer.ComputeCapability),
+                group.Max(offer => offer.Usable),
+                group.Sum(offer => offer.Usable),
+                group.Max(offer => offer.Nominal)));
+        return new GpuInventory([.. models], [.. all.Select(offer => offer.Trouble).OfType<string>()]);
     }
 
     /// <summary>The products of which one node can satisfy the requirement, by name.</summary>
-    public IEnumerable<GpuModel> Matching(GpuRequirement wanted)
+    public IEnumerable<GpuModel> Matching(GpuRequirement wanted) => Matching(wanted, model => model.LargestNode);
+
+    private IEnumerable<GpuModel> Matching(GpuRequirement wanted, Func<GpuModel, int> gpus)
     {
         var memory = Quantities.TryMemoryMiB(wanted.MinMemory, out var mebibytes) ? mebibytes : 0;
         var capability = Quantities.TryComputeCapability(wanted.MinComputeCapability, out var least) ? least : (0, 0);
@@ -37,7 +44,7 @@ internal sealed record GpuInventory(IReadOnlyList<GpuModel> Models)
             (string.IsNullOrEmpty(wanted.Product) || model.Product.Name == wanted.Product)
             && model.MemoryMiB >= memory
             && model.ComputeCapability.CompareTo(capability) >= 0
-            && model.LargestNode >= wanted.Count);
+            && gpus(model) >= wanted.Count);
     }
 
     /// <summary>
@@ -49,20 +56,31 @@ internal sealed record GpuInventory(IReadOnlyList<GpuModel> Models)
         var matching = Matching(wanted).ToList();
         if (held is { } product && (string.IsNullOrEmpty(wanted.Product) || product.Name == wanted.Product))
         {
-            // A held product stays even while its nodes are away: what runs there is known to have fitted. It goes when the
-            // nodes that are there show that it no longer satisfies an edited requirement.
+            // A held product stays even while its nodes are away or its GPUs fail: what runs there is known to have fitted, and waits for them. It
+            // goes when the nodes that are there show that it no longer satisfies an edited requirement.
             var away = Models.All(model => model.Product != product);
-            if (away || matching.Any(model => model.Product == product)) return product;
+            if (away || Matching(wanted, model => model.Nominal).Any(model => model.Product == product)) return product;
         }
 
         var cheapest = matching.Where(model => prices.ContainsKey(model.Product)).MinBy(model => prices[model.Product].PerGpuHour);
         return (cheapest ?? matching.FirstOrDefault())?.Product;
     }
 
-    /// <summary>For a message: <c>8 x NVIDIA-H100-80GB-HBM3, 4 x NVIDIA-L40S</c>.</summary>
-    public string Describe() => Models.Count == 0
-        ? "no GPUs"
-        : string.Join(", ", Models.Select(model => $"{model.Total} x {model.Product} ({model.MemoryMiB} MiB, compute {model.ComputeCapability.Major}.{model.ComputeCapability.Minor}, at most {model.LargestNode} on one node)"));
+    /// <summary>For a message: <c>8 x NVIDIA-H100-80GB-HBM3, 4 x NVIDIA-L40S; gpu-a has 6 healthy of 8 (2 UncorrectedEcc)</c>.</summary>
+    public string Describe()
+    {
+        var offered = Models.Where(model => model.Total > 0).Select(model =>
+            $"{model.Total} x {model.Product} ({model.MemoryMiB} MiB, compute {model.ComputeCapability.Major}.{model.ComputeCapability.Minor}, at most {model.LargestNode} on one node)");
+        var gpus = string.Join(", ", offered);
+        return string.Join("; ", [gpus.Length == 0 ? "no GPUs" : gpus, .. Named(Troubles)]);
+    }
+
+    /// <summary>The first of them, and how many more there are.</summary>
+    public static IEnumerable<string> Named(IReadOnlyList<string> troubles)
+    {
+        var left = troubles.Count - NamedTroubles;
+        return left <= 0 ? troubles : [.. troubles.Take(NamedTroubles), left == 1 ? "1 more node has some that fail" : $"{left} more nodes have some that fail"];
+    }
 
     /// <summary>For a message: <c>2 GPUs on one node, product NVIDIA-H100, at least 40Gi each</c>.</summary>
     public static string Describe(GpuRequirement wanted)
@@ -73,16 +91,4 @@ internal sealed record GpuInventory(IReadOnlyList<GpuModel> Models)
         if (!string.IsNullOrEmpty(wanted.MinComputeCapability)) parts.Add($"compute capability {wanted.MinComputeCapability} or newer");
         return string.Join(", ", parts);
     }
-
-    private static int Allocatable(V1Node node)
-        => node.Status?.Allocatable is { } allocatable && allocatable.TryGetValue(WellKnown.GpuResource, out var quantity) ? quantity.ToInt32() : 0;
-
-    private static long Number(V1Node node, string label)
-        => long.TryParse(node.GetLabelOrNull(label), NumberStyles.None, CultureInfo.InvariantCulture, out var value) ? value : 0;
-}
-
-internal static class NodeLabels
-{
-    public static string? GetLabelOrNull(this V1Node node, string label)
-        => node.Metadata.Labels is { } labels && labels.TryGetValue(label, out var value) ? value : null;
 }

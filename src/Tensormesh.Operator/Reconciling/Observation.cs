@@ -35,6 +35,12 @@ internal sealed record Observation
     /// <summary>A Deployment of the same name that is not ours stands in the way.</summary>
     public required bool NameTaken { get; init; }
     public required IReadOnlyList<PodRun> Pods { get; init; }
+    /// <summary>What the agents say of the pods' GPUs; none for a pod that no agent names.</summary>
+    public IReadOnlyDictionary<PodId, HeldDevices> Devices { get; init; } = new Dictionary<PodId, HeldDevices>();
+    /// <summary>Where most GPUs of the product are free; null when nobody tells, and while nothing waits for one.</summary>
+    public (string Node, int Gpus)? MostFree { get; init; }
+    /// <summary>False in a cluster without agents, where nobody can say how GPUs are.</summary>
+    public bool HasAgents { get; init; }
     public required GpuInventory Gpus { get; init; }
     public required LedgerView Ledger { get; init; }
     public required DateTimeOffset Now { get; init; }

@@ -34,6 +34,7 @@ internal sealed class Observer(ClusterView cluster, Payers payers, Accounts acco
         var now = Micros(time.GetUtcNow());
         var child = cluster.Deployments.Find(ObjectKey.Of(deployment));
         var ours = child?.Metadata.OwnerReferences?.Any(owner => owner.Uid == deployment.Metadata.Uid) == true;
+        var pods = cluster.PodsOf(deployment.Metadata.Uid).OrderBy(pod => pod.Metadata.Name, StringComparer.Ordinal).ToList();
         return new Observation
         {
             Deployment = whole,
@@ -44,7 +45,11 @@ internal sealed class Observer(ClusterView cluster, Payers payers, Accounts acco
             Applied = drift.Find(child),
             Refused = drift.FindRefusal(deployment.Metadata.Uid),
             NameTaken = child is not null && !ours,
-            Pods = [.. cluster.PodsOf(deployment.Metadata.Uid).Select(pod => PodRun.From(pod, cluster.HasNode(pod.Spec?.NodeName), now, cluster.SilentSince(pod.Spec?.NodeName))).OrderBy(pod => pod.Pod.Metadata.Name, StringComparer.Ordinal)],
+            Pods = [.. pods.Select(pod => PodRun.From(pod, cluster.HasNode(pod.Spec?.NodeName), now, cluster.SilentSince(pod.Spec?.NodeName)))],
+            Devices = pods.Select(pod => (pod.Metadata.Uid, Held: cluster.DevicesOf(pod))).Where(pod => pod.Held is not null)
+                .ToDictionary(pod => new PodId(Guid.Parse(pod.Uid)), pod => pod.Held!),
+            MostFree = deployment.Status?.GpuProduct is { Length: > 0 } product && pods.Exists(pod => string.IsNullOrEmpty(pod.Spec?.NodeName)) ? cluster.MostFree(new GpuProduct(product)) : null,
+            HasAgents = cluster.GpuNodes.Count > 0,
             Gpus = cluster.Inventory,
             Ledger = ledger,
             Now = now,

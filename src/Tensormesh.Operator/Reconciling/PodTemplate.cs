@@ -79,7 +79,7 @@ internal static class PodTemplate
             [WellKnown.GpuResource] = new ResourceQuantity(owner.Spec.Gpu.Count.ToString(System.Globalization.CultureInfo.InvariantCulture)),
         };
 
-        RequireProduct(template.Spec, product);
+        RequireNode(template.Spec, product);
         var tolerations = new List<V1Toleration>(template.Spec.Tolerations ?? []);
         if (!tolerations.Any(toleration => toleration.Key == WellKnown.GpuResource))
         {
@@ -92,18 +92,23 @@ internal static class PodTemplate
     }
 
     /// <summary>
-    /// Pins the pods to the product whose price was agreed. Terms of a node selector are alternatives, so the requirement goes into each of the customer's own.
+    /// Pins the pods to the product whose price was agreed, and keeps them from nodes with GPUs that may not work. Terms of a node selector are alternatives,
+    /// so the requirements go into each of the customer's own.
     /// </summary>
-    private static void RequireProduct(V1PodSpec spec, GpuProduct product)
+    private static void RequireNode(V1PodSpec spec, GpuProduct product)
     {
-        V1NodeSelectorRequirement requirement = new() { Key = WellKnown.GpuProductLabel, OperatorProperty = "In", Values = [product.Name] };
+        V1NodeSelectorRequirement[] requirements =
+        [
+            new() { Key = WellKnown.GpuProductLabel, OperatorProperty = "In", Values = [product.Name] },
+            new() { Key = WellKnown.GpuUnhealthyLabel, OperatorProperty = "DoesNotExist" },
+        ];
         spec.Affinity ??= new V1Affinity();
         spec.Affinity.NodeAffinity ??= new V1NodeAffinity();
         var terms = spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution?.NodeSelectorTerms;
         if (terms is null || terms.Count == 0) terms = [new V1NodeSelectorTerm()];
         foreach (var term in terms)
         {
-            term.MatchExpressions = [.. term.MatchExpressions ?? [], requirement];
+            term.MatchExpressions = [.. term.MatchExpressions ?? [], .. requirements];
         }
 
         spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution = new V1NodeSelector { NodeSelectorTerms = terms };

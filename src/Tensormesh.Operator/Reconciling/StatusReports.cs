@@ -21,7 +21,25 @@ internal static class StatusReports
         conditions.Add(verdict is Verdict.Refuse refuse
             ? new ConditionReport(ConditionTypes.Stalled, true, refuse.Reason.ToString(), refuse.Message)
             : NotStalled());
+        if (Verified(seen) is { } verified) conditions.Add(verified);
         return Counts(seen, ledger, conditions) with { Product = request.Product, HourlyRate = request.HourlyRate };
+    }
+
+    /// <summary>Whether what is paid for is there and works, by the word of the nodes' agents. Null where there are none, and nothing was said before.</summary>
+    private static ConditionReport? Verified(Observation seen)
+    {
+        var running = seen.Pods.Where(pod => pod.Live && pod.StartedAt is not null).ToList();
+        var toldBefore = ConditionList.Find(seen.Deployment.Status?.Conditions, ConditionTypes.GpuVerified) is not null;
+        if (!toldBefore && (running.Count == 0 || !seen.HasAgents)) return null;
+        if (running.Count == 0) return new(ConditionTypes.GpuVerified, null, ConditionReasons.Idle, "No pod holds GPUs.");
+
+        var held = running.Select(pod => seen.Devices.GetValueOrDefault(pod.Id)).OfType<HeldDevices>().ToList();
+        var amiss = held.SelectMany(pod => pod.Amiss).ToList();
+        if (held.Exists(pod => pod.Failed)) return new(ConditionTypes.GpuVerified, false, ConditionReasons.GpuUnhealthy, string.Join("; ", amiss));
+        if (amiss.Count > 0) return new(ConditionTypes.GpuVerified, null, ConditionReasons.NotObserved, string.Join("; ", amiss));
+        return held.Count == running.Count
+            ? new(ConditionTypes.GpuVerified, true, ConditionReasons.AllHealthy, "The drivers of the nodes say that every GPU that is held is there and healthy.")
+            : new(ConditionTypes.GpuVerified, null, ConditionReasons.NotObserved, $"Of {held.Count} of {running.Count} pods the agents on their nodes say which GPUs they hold.");
     }
 
     public static StatusReport Invalid(Observation seen, LedgerView.Known ledger, IReadOnlyList<FieldError> errors)
@@ -134,7 +152,13 @@ internal static class StatusReports
         var unscheduled = seen.Pods
             .Select(pod => pod.Pod.Status?.Conditions?.FirstOrDefault(condition => condition is { Type: "PodScheduled", Status: "False" })?.Message)
             .FirstOrDefault(message => !string.IsNullOrEmpty(message));
-        return unscheduled is null ? Runs(seen, ready) : $"{Runs(seen, ready)} Waiting for GPUs: {unscheduled}";
+        return unscheduled is null ? Runs(seen, ready) : string.Join(' ', [$"{Runs(seen, ready)} Waiting for GPUs: {unscheduled}", .. WhereGpusAre(seen)]);
+    }
+
+    private static IEnumerable<string> WhereGpusAre(Observation seen)
+    {
+        if (seen.MostFree is { } most) yield return $"One pod needs {seen.Deployment.Spec.Gpu.Count} on one node; {most.Node} has most free: {most.Gpus}.";
+        if (seen.Gpus.Troubles.Count > 0) yield return $"{string.Join("; ", GpuInventory.Named(seen.Gpus.Troubles))}.";
     }
 
     private static string Pods(int count) => count == 1 ? "1 pod is" : $"{count} pods are";

@@ -33,6 +33,11 @@ internal sealed class OperatorMetrics
         LedgerConnections = Gauge("tensormesh_ledger_connections", "Connections to the ledger's database, by state (busy, idle).", "state");
         registry.AddBeforeCollectCallback(CountConnections);
         RunningGpus = Gauge("tensormesh_running_gpus", "GPUs held by running pods, by product.", "product");
+        GpuFaults = Counter("tensormesh_gpu_faults_total", "Pods whose charge ended because a GPU of theirs failed, by reason.", "reason");
+        Credited = Counter("tensormesh_gpu_credited_dollars_total", "Dollars given back for GPU time after a GPU was last seen healthy.");
+        AgentsSilent = Gauge("tensormesh_gpu_agents_silent", "Nodes whose agent missed three heartbeats: they are taken at its last word.");
+        UnmeteredGpus = Gauge("tensormesh_unmetered_gpus", "GPUs that pods hold and nobody is charged for, for longer than Tensormesh:AuditPatience, by the pods' namespace.", "namespace");
+        RunsWithoutPod = Gauge("tensormesh_runs_without_pod", "Run intervals that are open, and whose pod is not in the cluster, for longer than Tensormesh:AuditPatience.");
         AccountsLow = Gauge("tensormesh_accounts_below_alert", "Accounts whose balance is below their own alert.");
         EventsDropped = Counter("tensormesh_events_dropped_total", "Kubernetes Events that could not be written.");
     }
@@ -58,6 +63,11 @@ internal sealed class OperatorMetrics
     public Gauge LedgerUp { get; }
     public Gauge LedgerConnections { get; }
     public Gauge RunningGpus { get; }
+    public Counter GpuFaults { get; }
+    public Counter Credited { get; }
+    public Gauge AgentsSilent { get; }
+    public Gauge UnmeteredGpus { get; }
+    public Gauge RunsWithoutPod { get; }
     public Gauge AccountsLow { get; }
     public Counter EventsDropped { get; }
 

@@ -56,6 +56,7 @@ internal sealed partial class Uninstaller(
                 child.Metadata.Name, child.Metadata.NamespaceProperty, propagationPolicy: "Background", cancellationToken: token)).ConfigureAwait(false)).ConfigureAwait(false);
 
         var nodes = (await AllAsync<V1Node>(ResourcePath.Nodes, cancellation).ConfigureAwait(false)).ToDictionary(node => node.Metadata.Name, StringComparer.Ordinal);
+        foreach (var marked in nodes.Values.Where(node => node.GetLabelOrNull(WellKnown.GpuUnhealthyLabel) is not null)) await UnmarkAsync(marked, cancellation).ConfigureAwait(false);
         var pods = await AllAsync<V1Pod>(ResourcePath.Pods, cancellation).ConfigureAwait(false);
         var unrecorded = 0;
         await Parallel.ForEachAsync(pods, parallel, async (pod, token) =>
@@ -136,6 +137,9 @@ internal sealed partial class Uninstaller(
             FinalizerPatch(deployment.Metadata), WellKnown.Group, WellKnown.Version, deployment.Metadata.NamespaceProperty, GpuDeployment.PluralName, deployment.Metadata.Name,
             cancellationToken: cancellation)).ConfigureAwait(false);
     }
+
+    private async Task UnmarkAsync(V1Node node, CancellationToken cancellation)
+        => await IgnoreMissing(client.CoreV1.PatchNodeAsync(GpuNodeReconciler.Mark(avoid: false), node.Metadata.Name, cancellationToken: cancellation)).ConfigureAwait(false);
 
     /// <summary>A status that goes on to say Running would be the last lie of an operator that is gone.</summary>
     private async Task TellAsync(GpuDeployment deployment, CancellationToken cancellation)

@@ -6,15 +6,18 @@ using Tensormesh.Resources;
 
 namespace Tensormesh.Operator.Watching;
 
-/// <summary>The local copies of everything the operator looks at in the cluster, with the two indexes that the loop needs.</summary>
+/// <summary>The local copies of everything the operator looks at in the cluster, with the indexes that the loop needs.</summary>
 internal sealed class ClusterView
 {
     private readonly ConcurrentDictionary<string, ConcurrentDictionary<string, V1Pod>> podsByDeployment = new(StringComparer.Ordinal);
-    private volatile GpuInventory inventory = new([]);
+    private readonly ConcurrentDictionary<string, NodeOffer> offers = new(StringComparer.Ordinal);
+    /// <summary>Null when an offer has changed since it was last asked for.</summary>
+    private volatile GpuInventory? inventory;
 
     public ClusterView(
         Informer<GpuDeployment> gpuDeployments, Informer<BillingAccount> billingAccounts, Informer<PriceBook> priceBooks,
-        Informer<V1Deployment> deployments, Informer<V1Pod> pods, Informer<V1Node> nodes, Informer<V1Namespace> namespaces)
+        Informer<V1Deployment> deployments, Informer<V1Pod> pods, Informer<V1Node> nodes,
+        Informer<GpuNode> gpuNodes, Informer<V1Namespace> namespaces)
     {
         GpuDeployments = gpuDeployments;
         BillingAccounts = billingAccounts;
@@ -22,10 +25,15 @@ internal sealed class ClusterView
         Deployments = deployments;
         Pods = pods;
         Nodes = nodes;
+        GpuNodes = gpuNodes;
         Namespaces = namespaces;
         pods.Changed += IndexPod;
-        nodes.Changed += (_, _) => inventory = GpuInventory.From(nodes.All);
+        nodes.Changed += (before, after) => LookAtOffer((after ?? before)!.Metadata.Name);
+        gpuNodes.Changed += (before, after) => LookAtOffer((after ?? before)!.Metadata.Name);
     }
+
+    /// <summary>A node of that name comes, goes, or offers other GPUs than before.</summary>
+    public event Action<string>? OfferChanged;
 
     public Informer<GpuDeployment> GpuDeployments { get; }
     public Informer<BillingAccount> BillingAccounts { get; }
@@ -33,11 +41,15 @@ internal sealed class ClusterView
     public Informer<V1Deployment> Deployments { get; }
     public Informer<V1Pod> Pods { get; }
     public Informer<V1Node> Nodes { get; }
+    public Informer<GpuNode> GpuNodes { get; }
     public Informer<V1Namespace> Namespaces { get; }
 
-    public IReadOnlyList<IInformer> Informers => [GpuDeployments, BillingAccounts, PriceBooks, Deployments, Pods, Nodes, Namespaces];
+    public IReadOnlyList<IInformer> Informers => [GpuDeployments, BillingAccounts, PriceBooks, Deployments, Pods, Nodes, GpuNodes, Namespaces];
 
-    public GpuInventory Inventory => inventory;
+    public GpuInventory Inventory => inventory ?? Count();
+
+    /// <summary>Null for a node that offers no GPUs.</summary>
+    public NodeOffer? OfferOf(string node) => offers.GetValueOrDefault(node);
 
     public bool HasNode(string? name) => !string.IsNullOrEmpty(name) && Nodes.Find(name) is not null;
 
@@ -67,12 +79,51 @@ internal sealed class ClusterView
         var held = Pods.All.Where(pod => pod.Status?.Phase == "Running").GroupBy(pod => Nodes.Find(pod.Spec.NodeName ?? "")?.GetLabelOrNull(WellKnown.GpuProductLabel))
             .Where(group => group.Key is not null)
             .ToDictionary(group => group.Key!, group => group.Sum(pod => PodGpus.Of(pod.Spec)), StringComparer.Ordinal);
-        return inventory.Models.Select(model => (model.Product.Name, held.GetValueOrDefault(model.Product.Name)));
+        return Inventory.Models.Select(model => (model.Product.Name, held.GetValueOrDefault(model.Product.Name)));
     }
 
     /// <summary>The key of the GpuDeployment that a pod or child Deployment belongs to.</summary>
     public static string? OwnerKey(IMetadata<V1ObjectMeta>? value)
         => value?.Metadata.Labels is { } labels && labels.TryGetValue(WellKnown.DeploymentLabel, out var name) ? ObjectKey.Of(value.Metadata.NamespaceProperty, name) : null;
+
+    /// <summary>What the node's agent says of the GPUs that a pod holds; null when it says nothing of the pod.</summary>
+    public HeldDevices? DevicesOf(V1Pod pod)
+        => pod.Spec?.NodeName is { Length: > 0 } node && GpuNodes.Find(node)?.Status is { } status ? HeldDevices.Of(pod.Metadata.Uid, node, status) : null;
+
+    /// <summary>The node with most free GPUs of a product, by the word of the agents; null when none has told.</summary>
+    public (string Node, int Gpus)? MostFree(GpuProduct product)
+    {
+        var free = GpuNodes.All
+            .Where(node => node.Status?.FreeGpus is not null && OfferOf(node.Metadata.Name)?.Product == product)
+            .Select(node => (Node: node.Metadata.Name, Gpus: node.Status!.FreeGpus!.Value))
+            .OrderByDescending(node => node.Gpus).ThenBy(node => node.Node, StringComparer.Ordinal)
+            .ToList();
+        return free.Count == 0 ? null : free[0];
+    }
+
+    private GpuInventory Count()
+    {
+        lock (offers)
+        {
+            return inventory ??= GpuInventory.From(offers.Select(pair => pair.Value));
+        }
+    }
+
+    private void LookAtOffer(string node)
+    {
+        // Two watches tell of one node: whoever comes second sees what both brought.
+        lock (offers)
+        {
+            var before = offers.GetValueOrDefault(node);
+            var after = Nodes.Find(node) is { } found ? NodeOffer.From(found, GpuNodes.Find(node)) : null;
+            if (before == after) return;
+            if (after is null) offers.TryRemove(node, out _);
+            else offers[node] = after;
+            inventory = null;
+        }
+
+        OfferChanged?.Invoke(node);
+    }
 
     private void IndexPod(V1Pod? before, V1Pod? after)
     {

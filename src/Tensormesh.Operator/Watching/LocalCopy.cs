@@ -54,7 +54,7 @@ internal static class LocalCopy
                 {
                     NodeName = Shared(pod.Spec.NodeName),
                     Containers = Limits(pod.Spec.Containers),
-                    Affinity = Nodes(pod.Spec.Affinity),
+                    Affinity = Product(pod.Spec.Affinity),
                     ReadinessGates = pod.Spec.ReadinessGates,
                 };
                 if (pod.Status is { } status)
@@ -73,6 +73,15 @@ internal static class LocalCopy
                     Conditions = node.Status?.Conditions?.Where(condition => condition.Type == "Ready").ToList(),
                 };
                 node.Metadata.Annotations = null;
+                break;
+            case GpuNode gpus:
+                metadata.OwnerReferences = null;
+                foreach (var device in gpus.Status?.Devices ?? [])
+                {
+                    (device.Product, device.ComputeCapability, device.Health) = (Shared(device.Product), Shared(device.ComputeCapability), Shared(device.Health));
+                    (device.Reason, device.PciBusId) = (Shared(device.Reason), null);
+                }
+
                 break;
             case V1Namespace team:
                 team.Spec = null;
@@ -128,9 +137,16 @@ internal static class LocalCopy
     private static Dictionary<string, ResourceQuantity>? Gpus(IDictionary<string, ResourceQuantity>? resources)
         => resources is not null && resources.TryGetValue(WellKnown.GpuResource, out var gpus) ? new(1) { [WellKnown.GpuResource] = gpus } : null;
 
-    private static V1Affinity? Nodes(V1Affinity? affinity) => affinity?.NodeAffinity?.RequiredDuringSchedulingIgnoredDuringExecution is { } required
-        ? new V1Affinity { NodeAffinity = new V1NodeAffinity { RequiredDuringSchedulingIgnoredDuringExecution = required } }
-        : null;
+    /// <summary>The product that the pod is pinned to, which stands in each alternative alike.</summary>
+    private static V1Affinity? Product(V1Affinity? affinity)
+    {
+        var terms = affinity?.NodeAffinity?.RequiredDuringSchedulingIgnoredDuringExecution?.NodeSelectorTerms;
+        var pinned = terms?.FirstOrDefault()?.MatchExpressions?.LastOrDefault(requirement => requirement.Key == WellKnown.GpuProductLabel);
+        if (pinned is null) return null;
+        pinned = new V1NodeSelectorRequirement { Key = WellKnown.GpuProductLabel, OperatorProperty = Shared(pinned.OperatorProperty), Values = pinned.Values?.Select(Shared).ToList() };
+        var selector = new V1NodeSelector { NodeSelectorTerms = [new V1NodeSelectorTerm { MatchExpressions = [pinned] }] };
+        return new V1Affinity { NodeAffinity = new V1NodeAffinity { RequiredDuringSchedulingIgnoredDuringExecution = selector } };
+    }
 
     private static List<V1ContainerStatus>? States(IList<V1ContainerStatus>? statuses) => statuses is null
         ? null

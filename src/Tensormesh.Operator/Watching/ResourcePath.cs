@@ -12,6 +12,7 @@ internal sealed record ResourcePath(string Path, string? LabelSelector = null)
     public static readonly ResourcePath GpuDeployments = new(Custom + GpuDeployment.PluralName);
     public static readonly ResourcePath BillingAccounts = new(Custom + BillingAccount.PluralName);
     public static readonly ResourcePath PriceBooks = new(Custom + PriceBook.PluralName);
+    public static readonly ResourcePath GpuNodes = new(Custom + GpuNode.PluralName);
     public static readonly ResourcePath Namespaces = new("api/v1/namespaces");
     public static readonly ResourcePath Nodes = new("api/v1/nodes");
 

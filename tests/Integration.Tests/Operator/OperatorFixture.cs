@@ -31,6 +31,7 @@ public class OperatorFixture(ClusterFixture cluster) : IAsyncLifetime
         SettlementInterval = TimeSpan.FromSeconds(2),
         SettlementLag = TimeSpan.FromSeconds(1),
         SuspensionTolerance = TimeSpan.FromSeconds(5),
+        AuditPatience = TimeSpan.FromSeconds(3),
         Database = "operator_tests",
     };
 

@@ -15,6 +15,7 @@ public sealed record InstallationOptions
     public TimeSpan SettlementInterval { get; init; } = TimeSpan.FromSeconds(60);
     public TimeSpan SettlementLag { get; init; } = TimeSpan.FromSeconds(5);
     public TimeSpan SuspensionTolerance { get; init; } = TimeSpan.FromSeconds(5);
+    public TimeSpan AuditPatience { get; init; } = TimeSpan.FromMinutes(1);
     public bool Webhook { get; init; } = true;
     /// <summary>Name of the operator's own Deployment in its namespace; empty for an operator that has none.</summary>
     public string OperatorDeployment { get; init; } = "";
@@ -165,6 +166,7 @@ public sealed class Installation : IAsyncDisposable
             ["Tensormesh__MetricsUrl"] = MetricsUrl.GetLeftPart(UriPartial.Authority),
             ["Tensormesh__WebhookUrl"] = $"https://{WebhookListen}:{webhookPort}",
             ["Tensormesh__WebhookAddress"] = HasWebhook ? $"https://{WebhookHost}:{webhookPort}" : "",
+            ["Tensormesh__AuditPatience"] = Options.AuditPatience.ToString("c"),
             [credit + "HoldWindow"] = Options.HoldWindow.ToString("c"),
             [credit + "MinimumRun"] = Options.MinimumRun.ToString("c"),
             [credit + "SettlementInterval"] = Options.SettlementInterval.ToString("c"),

@@ -30,6 +30,7 @@ public static class BillingServices
         services.AddSingleton<Holds>();
         services.AddSingleton<Ledger>();
         services.AddSingleton<Meter>();
+        services.AddSingleton<GpuFaults>();
         services.AddSingleton<Prices>();
         services.AddSingleton<RunIntervals>();
         services.AddSingleton<Transactions>();

@@ -15,6 +15,8 @@ public enum MovementType
     GpuUsage,
     /// <summary>revenue:gpu back to the customer: the pod had ended before what was settled.</summary>
     GpuUsageCorrection,
+    /// <summary>revenue:gpu back to the customer: a GPU of the run was not seen well after an instant, and past it nothing is charged.</summary>
+    GpuFaultCredit,
     /// <summary>expense:uncollected to revenue:gpu: work that an outage let run past zero. Never touches the customer.</summary>
     Uncollected,
 }

@@ -21,9 +21,16 @@ public record RunStart
 /// <param name="ChargeUntil">Set when charging was stopped before the pod's end (a suspension).</param>
 public sealed record OpenRun(PodId Pod, DeploymentId Deployment, AccountId Account, DateTimeOffset StartedAt, DateTimeOffset? ChargeUntil);
 
+/// <summary>Which GPUs a pod's hold is on, as its node saw it: the evidence of what was charged.</summary>
+/// <param name="Gpus">UUIDs of GPUs or MIG instances, in order.</param>
+public sealed record HeldGpus(PodId Pod, IReadOnlyList<string> Gpus);
+
 /// <summary>Run intervals: one pod's hold on its GPUs, from the container's startedAt to its termination.</summary>
 public sealed class RunIntervals(NpgsqlDataSource dataSource, OperatorEpoch? epoch = null)
 {
+    /// <summary>More than any node has, MIG instances included.</summary>
+    public const int MaxGpus = 64;
+
     private readonly NpgsqlDataSource dataSource = dataSource;
     private readonly StandingHints hints = StandingHints.Of(dataSource);
     private readonly OperatorEpoch? epoch = epoch;
@@ -106,6 +113,15 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource, OperatorEpoch? epo
         if (closed) hints.Tell(ended);
         return closed;
     }
+
+    /// <summary>
+    /// Keeps which GPUs the pods hold, in one round trip. Idempotent: what was recorded first for a pod stays. Pods without an interval
+    /// are ignored, so that the caller asks again once there is one.
+    /// </summary>
+    /// <returns>The pods whose GPUs are recorded now, by this call or before.</returns>
+    /// <exception cref="ArgumentException">A pod holds no GPU or more than <see cref="MaxGpus"/>, or a UUID is empty.</exception>
+    public Task<IReadOnlyCollection<PodId>> RecordGpusAsync(IReadOnlyList<HeldGpus> held, CancellationToken cancellation)
+        => Transact.UseAsync<IReadOnlyCollection<PodId>>(dataSource, _ => throw new NotImplementedException(), cancellation);
 
     public Task<IReadOnlyList<OpenRun>> ListOpenAsync(DeploymentId deployment, CancellationToken cancellation)
         => ListAsync(deployment, cancellation);

@@ -105,6 +105,8 @@ internal sealed partial class GpuNodeReconciler(
     /// <summary>Every time in which a GPU is or was known to fail. What nobody could see is none: there is no evidence against it.</summary>
     internal static IReadOnlyList<GpuFault> Faults(string node, GpuNodeStatus seen)
     {
+        // A node's clock may have been set back in between.
+        static DateTimeOffset? Before(DateTimeOffset? healthy, DateTimeOffset sick) => healthy > sick ? sick : healthy;
         var devices = seen.Devices ?? [];
         var present = devices.Where(device => device is { Health: GpuHealth.Unhealthy, Uuid: not null, Since: not null }).Select(device => new GpuFault
         {
@@ -113,7 +115,7 @@ internal sealed partial class GpuNodeReconciler(
             Node = node,
             Reason = device.Reason ?? device.Health,
             Message = device.Message ?? "",
-            LastHealthyAt = device.LastHealthyTime,
+            LastHealthyAt = Before(device.LastHealthyTime, device.Since!.Value),
             SeenAt = device.Since!.Value,
         });
         var past = (seen.Outages ?? []).Where(outage => outage is { Health: GpuHealth.Unhealthy, From: not null }).Select(outage => new GpuFault
@@ -123,7 +125,7 @@ internal sealed partial class GpuNodeReconciler(
             Node = node,
             Reason = outage.Reason ?? outage.Health,
             Message = outage.Message ?? "",
-            LastHealthyAt = outage.LastHealthyTime,
+            LastHealthyAt = Before(outage.LastHealthyTime, outage.From!.Value),
             SeenAt = outage.From!.Value,
             RecoveredAt = outage.Until,
         });

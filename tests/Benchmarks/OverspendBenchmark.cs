@@ -58,7 +58,7 @@ internal static class OverspendBenchmark
             with account_total as (
               select a.account,
                 coalesce(sum(e.amount_nanos) filter (where t.type in ('TopUp', 'CreditGrant')), 0) as paid,
-                -coalesce(sum(e.amount_nanos) filter (where t.type in ('GpuUsage', 'GpuUsageCorrection')), 0) as charged
+                -coalesce(sum(e.amount_nanos) filter (where t.type in ('GpuUsage', 'GpuUsageCorrection', 'GpuFaultCredit')), 0) as charged
               from ledger_entry e join ledger_account a on a.id = e.ledger_account and a.account is not null
               join ledger_transaction t on t.position = e.transaction_position group by a.account),
             lost as (

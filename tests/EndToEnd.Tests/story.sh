@@ -120,7 +120,7 @@ api GET /v1/billing/balance
 api GET '/v1/billing/transactions?pageSize=3'
 [ "$(sql "SELECT coalesce(sum(amount_nanos), 0) FROM ledger_entry")" = 0 ] || fail "the ledger does not sum to zero"
 charged=$(sql "SELECT -coalesce(sum(e.amount_nanos), 0) FROM ledger_entry e JOIN ledger_transaction t ON t.position = e.transaction_position
-               JOIN ledger_account a ON a.id = e.ledger_account WHERE a.name = 'customer:acme' AND t.type IN ('GpuUsage', 'GpuUsageCorrection')")
+               JOIN ledger_account a ON a.id = e.ledger_account WHERE a.name = 'customer:acme' AND t.type IN ('GpuUsage', 'GpuUsageCorrection', 'GpuFaultCredit')")
 # GPU-seconds x price, from the pods' own times, without looking at the ledger.
 measured=$(sql "SELECT sum(div(gpus::numeric * per_gpu_hour_nanos * (extract(epoch FROM least(ended_at, charge_until) - started_at) * 1000000)::bigint, 3600000000)) FROM run_interval")
 printf '   charged: %s nano-dollars; GPU-seconds x price: %s nano-dollars\n' "$charged" "$measured"

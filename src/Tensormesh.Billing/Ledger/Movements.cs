@@ -100,6 +100,28 @@ public static class Movements
         Details = Describe(run, end, run.SettledUntil).ToJsonString(),
     };
 
+    /// <summary>What was charged for one pod past the last instant at which its GPU was seen well. One for each such instant of a pod.</summary>
+    internal static Movement GpuFaultCredit(Run run, GpuFault fault, DateTimeOffset healthyUntil, Money amount)
+    {
+        var details = Describe(run, healthyUntil, run.SettledUntil);
+        details["gpu"] = fault.Gpu;
+        details["reason"] = fault.Reason;
+        details["message"] = fault.Message;
+        details["lastHealthyAt"] = fault.LastHealthyAt is { } last ? Stamp(last.ToLedgerTime()) : null;
+        details["seenAt"] = Stamp(fault.SeenAt.ToLedgerTime());
+        details["recoveredAt"] = fault.RecoveredAt is { } recovered ? Stamp(recovered.ToLedgerTime()) : null;
+        return new()
+        {
+            Type = MovementType.GpuFaultCredit,
+            Key = $"gpu-fault/{run.Deployment}/{run.Pod}/{Key(healthyUntil)}",
+            Entries = Transfer("revenue:gpu", Customer(run.Account), amount),
+            EffectiveAt = healthyUntil,
+            Description = $"Credit: {run.Gpus} x {run.Product}, {Seconds(run.SettledUntil - healthyUntil)} s charged after a GPU was last seen "
+                + $"healthy ({run.Namespace}/{run.DeploymentName}; {fault.Gpu} on {fault.Node}: {fault.Reason})",
+            Details = details.ToJsonString(),
+        };
+    }
+
     /// <param name="subject">The account, deployment or pod that it is about: part of the key.</param>
     /// <param name="lost">Each run with what nobody pays for it.</param>
     internal static Movement Uncollected(
@@ -134,7 +156,14 @@ public static class Movements
         return [new(from, -amount), new(to, amount)];
     }
 
-    private static JsonObject Describe(Run run, DateTimeOffset from, DateTimeOffset to) => new()
+    private static JsonObject Describe(Run run, DateTimeOffset from, DateTimeOffset to)
+    {
+        var description = DescribeWindow(run, from, to);
+        if (run.GpuUuids.Count > 0) description["gpuUuids"] = new JsonArray([.. run.GpuUuids.Select(uuid => (JsonNode)uuid)]);
+        return description;
+    }
+
+    private static JsonObject DescribeWindow(Run run, DateTimeOffset from, DateTimeOffset to) => new()
     {
         ["deployment"] = run.Deployment.ToString(),
         ["deploymentName"] = run.DeploymentName,

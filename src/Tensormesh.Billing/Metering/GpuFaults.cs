@@ -1,4 +1,5 @@
 using Npgsql;
+using NpgsqlTypes;
 
 namespace Tensormesh.Billing;
 
@@ -26,6 +27,17 @@ public sealed record GpuFault
 
     /// <summary>The first observation after it that found the GPU well; null: none yet.</summary>
     public DateTimeOffset? RecoveredAt { get; init; }
+
+    /// <summary>Without an observation that found the GPU well there is no evidence before the one that did not.</summary>
+    internal DateTimeOffset LastSeenWell => Instants.Earlier(LastHealthyAt ?? SeenAt, SeenAt).ToLedgerTime();
+
+    /// <summary>The last instant that a run which began then has to pay for.</summary>
+    internal DateTimeOffset HealthyUntil(DateTimeOffset startedAt) => Instants.Later(startedAt, LastSeenWell);
+
+    /// <summary>Whether a run that held the GPU is, or may yet be, charged past where the GPU was seen well. What is ended or stopped is
+    /// settled to its chargeable end.</summary>
+    internal bool Ends(Run run) => (RecoveredAt?.ToLedgerTime() is not { } recovered || run.StartedAt < recovered)
+        && (run.Accrues || run.SettledUntil > HealthyUntil(run.StartedAt));
 }
 
 /// <summary>A run whose charge ended with its GPU.</summary>
@@ -43,14 +55,83 @@ public sealed class GpuFaults(NpgsqlDataSource dataSource, OperatorEpoch? epoch 
     private readonly StandingHints hints = StandingHints.Of(dataSource);
     private readonly OperatorEpoch? epoch = epoch;
 
+    /// <summary>Runs of one account that one SQL transaction ends.</summary>
+    private const int MostAtOnce = 200;
+
     /// <summary>
     /// Ends the charge of every run that held one of the faulty GPUs where they were last seen well, and credits what was charged
-    /// past it. Idempotent, and the same whenever it is called: the evidence decides, not when it arrived.
+    /// past it, each account in an SQL transaction of its own. Idempotent, and the same whenever it is called: the evidence decides, not
+    /// when it arrived. Which GPUs a run held is what <see cref="RunIntervals.RecordGpusAsync"/> was told.
     /// </summary>
     /// <returns>The runs that this call changed.</returns>
-    /// <exception cref="ArgumentException">A fault names no GPU, or was seen before the GPU was last healthy.</exception>
-    public Task<IReadOnlyList<FaultedRun>> ApplyAsync(
+    /// <exception cref="ArgumentException">A fault names no GPU.</exception>
+    public async Task<IReadOnlyList<FaultedRun>> ApplyAsync(
         IReadOnlyList<GpuFault> faults, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation)
-        => Transact.UseAsync<IReadOnlyList<FaultedRun>>(
-            dataSource, _ => throw new NotImplementedException($"{epoch} {hints}"), cancellation);
+    {
+        foreach (var fault in faults) RefuseUnsound(fault);
+        if (faults.Count == 0) return [];
+        var ended = new List<FaultedRun>();
+        foreach (var account in (await FindAsync(faults, cancellation)).GroupBy(one => one.Account).OrderBy(one => one.Key.Value, StringComparer.Ordinal))
+        {
+            // The earliest end first: money that comes back then covers what the others used after it, in whatever order they were found.
+            var inTime = account.GroupBy(one => one.Pod, (_, all) => all.MinBy(one => one.Fault.LastSeenWell)!)
+                .OrderBy(one => one.Fault.HealthyUntil(one.StartedAt)).ThenBy(one => one.Pod.Value);
+            foreach (var some in inTime.Chunk(MostAtOnce))
+            {
+                var changed = await EndAsync(account.Key, some, policy, now.ToLedgerTime(), cancellation);
+                if (changed.Count > 0) hints.Tell(account.Key);
+                ended.AddRange(changed);
+            }
+        }
+
+        return ended;
+    }
+
+    private Task<List<FaultedRun>> EndAsync(
+        AccountId account, IReadOnlyList<Found> faulted, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation)
+        => Transact.RunAsync(dataSource, async connection =>
+        {
+            PodId[] pods = [.. faulted.Select(one => one.Pod)];
+            if (await LockedAccount.LockAsync(connection, epoch, account, pods, cancellation) is not { } locked) return [];
+            var totals = await RunRows.ReadRatingsAsync(connection, pods, cancellation);
+            var ended = new List<FaultedRun>();
+            foreach (var (_, pod, _, fault) in faulted)
+            {
+                if (locked.Find(pod) is { } run && locked.EndWithGpu(run, fault, [.. totals[pod]], policy, now) is { } one) ended.Add(one);
+            }
+
+            await locked.WriteAsync(cancellation);
+            return ended;
+        }, cancellation);
+
+    /// <summary>Without a lock: whether a run is still to be changed is asked again under that of its account.</summary>
+    private Task<List<Found>> FindAsync(IReadOnlyList<GpuFault> faults, CancellationToken cancellation)
+        => Transact.UseAsync(dataSource, async connection =>
+        {
+            var gpus = faults.SelectMany((fault, i) => fault.Gpus.Select(gpu => (Number: i, Gpu: gpu, Fault: fault))).ToList();
+            await using var command = new NpgsqlCommand(SqlText.FindFaultedRuns, connection)
+            {
+                Parameters =
+                {
+                    Transact.Value(gpus.Select(one => one.Number).ToArray()),
+                    Transact.Value(gpus.Select(one => one.Gpu).ToArray()),
+                    Transact.Value(gpus.Select(one => one.Fault.LastSeenWell).ToArray()),
+                    Transact.Value(
+                        gpus.Select(one => one.Fault.RecoveredAt?.ToLedgerTime()).ToArray(), NpgsqlDbType.Array | NpgsqlDbType.TimestampTz),
+                },
+            };
+            await using var reader = await command.ExecuteReaderAsync(cancellation);
+            var found = new List<Found>();
+            while (await reader.ReadAsync(cancellation)) found.Add(new(
+                new(reader.GetString(0)), new(reader.GetGuid(1)), reader.GetFieldValue<DateTimeOffset>(2), faults[reader.GetInt32(3)]));
+            return found;
+        }, cancellation);
+
+    private sealed record Found(AccountId Account, PodId Pod, DateTimeOffset StartedAt, GpuFault Fault);
+
+    private static void RefuseUnsound(GpuFault fault)
+    {
+        if (fault.Gpus.Count == 0 || fault.Gpus.Append(fault.Gpu).Any(string.IsNullOrWhiteSpace)) throw new ArgumentException(
+            $"a fault of node {fault.Node} ({fault.Reason}) names no GPU, or one with an empty UUID", nameof(fault));
+    }
 }

@@ -11,7 +11,7 @@ internal sealed class LockedAccount
 {
     private readonly NpgsqlConnection connection;
     private readonly Dictionary<PodId, Run> runs;
-    private readonly Dictionary<PodId, DateTimeOffset> expected;
+    private readonly Dictionary<PodId, Watermark> expected;
     private readonly HashSet<PodId> changed = [];
     private readonly Dictionary<PodId, List<RunRating>> ratings = [];
     private readonly Dictionary<DeploymentId, Money> drawn = [];
@@ -27,7 +27,7 @@ internal sealed class LockedAccount
         Posted = posted;
         this.holds = holds;
         this.runs = runs.ToDictionary(run => run.Pod);
-        expected = this.runs.ToDictionary(run => run.Key, run => run.Value.SettledUntil);
+        expected = this.runs.ToDictionary(run => run.Key, run => Watermark.Of(run.Value));
     }
 
     public AccountId Account { get; }
@@ -49,11 +49,11 @@ internal sealed class LockedAccount
 
     /// <summary>Takes the account's lock and reads, in one round trip.</summary>
     /// <param name="epoch">The operator that writes, which is refused when another has taken over.</param>
-    /// <param name="pod">Also read this run, whether or not it accrues.</param>
+    /// <param name="pods">Also read these runs, whether or not they accrue.</param>
     /// <param name="more">Other ledger accounts to lock with it, where several accounts are changed in one SQL transaction.</param>
     /// <returns>Null when the ledger knows no such account.</returns>
     public static async Task<LockedAccount?> LockAsync(
-        NpgsqlConnection connection, OperatorEpoch? epoch, AccountId account, PodId? pod, CancellationToken cancellation,
+        NpgsqlConnection connection, OperatorEpoch? epoch, AccountId account, IReadOnlyCollection<PodId> pods, CancellationToken cancellation,
         IEnumerable<string>? more = null)
     {
         await using var batch = new NpgsqlBatch(connection)
@@ -66,7 +66,7 @@ internal sealed class LockedAccount
                     Transact.Value(account.Value)),
                 Transact.Command("select deployment, per_gpu_hour_nanos from credit_hold where account = $1",
                     Transact.Value(account.Value)),
-                Transact.Command(SqlText.ReadRuns, Transact.Value(account.Value), Transact.Value(pod?.Value, NpgsqlDbType.Uuid)),
+                Transact.Command(SqlText.ReadRuns, Transact.Value(account.Value), Transact.Value(pods.Select(pod => pod.Value).ToArray())),
             },
         };
         await using var reader = await batch.ExecuteReaderAsync(cancellation);
@@ -90,7 +90,7 @@ internal sealed class LockedAccount
     public void Add(Run run)
     {
         runs[run.Pod] = run;
-        expected[run.Pod] = run.SettledUntil;
+        expected[run.Pod] = Watermark.Of(run);
     }
 
     /// <summary>Charges a run up to an instant at or after where it is settled.</summary>
@@ -128,39 +128,77 @@ internal sealed class LockedAccount
     /// <param name="totals">The running totals of the run, from its start.</param>
     public void Close(Run run, DateTimeOffset endedAt, IReadOnlyList<RunRating> totals, CreditPolicy policy)
     {
-        if (run.Accrues && endedAt >= run.SettledUntil)
-        {
-            // The balance may have run out before the pod ended, without anyone there to see it: then charging stopped there.
-            var stop = ExhaustsAt is { } exhausted ? Instants.Earlier(endedAt, Instants.Later(exhausted, run.SettledUntil)) : endedAt;
-            run = Settle(run, stop);
-            if (stop < endedAt)
-            {
-                WriteOff([run], stop, endedAt, policy, run.Pod.ToString());
-                run = run with { ChargeUntil = stop };
-            }
-        }
-
+        if (run.Accrues && endedAt >= run.SettledUntil) run = SettleWithinBalance(run, endedAt, endedAt, policy);
         if (endedAt < run.SettledUntil)
         {
-            var (total, rated, due) = RatingHistory.At(totals, run.Gpus, endedAt);
-            if (run.Total - due is var excess && excess > Money.Zero)
-            {
-                movements.Add(Movements.GpuUsageCorrection(run, endedAt, excess));
-                Posted += excess;
-            }
-
-            run = run with
-            {
-                Total = due,
-                Rated = rated,
-                RatedFrom = total.From,
-                PriceVersion = total.Version,
-                PerGpuHour = total.PerGpuHour,
-                SettledUntil = endedAt,
-            };
+            (run, _) = GiveBack(run, endedAt, totals, (charged, excess) => Movements.GpuUsageCorrection(charged, endedAt, excess));
         }
 
         Change(run with { EndedAt = endedAt });
+    }
+
+    /// <summary>
+    /// Ends the charge of a run where its GPU was last seen well, and gives back what was charged past it. What it ran until the fault
+    /// was seen is charged first, so that the statement shows both.
+    /// </summary>
+    /// <param name="totals">The running totals of the run, from its start.</param>
+    /// <returns>Null when nothing was, or would be, charged past that instant.</returns>
+    public FaultedRun? EndWithGpu(Run run, GpuFault fault, IReadOnlyList<RunRating> totals, CreditPolicy policy, DateTimeOffset now)
+    {
+        if (!fault.Ends(run)) return null;
+        var healthyUntil = fault.HealthyUntil(run.StartedAt);
+        if (run.Accrues)
+        {
+            var seen = Instants.Later(Instants.Earlier(fault.SeenAt.ToLedgerTime(), now), healthyUntil);
+            run = SettleWithinBalance(run, Instants.Later(seen, run.SettledUntil), healthyUntil, policy);
+        }
+
+        var credited = Money.Zero;
+        if (healthyUntil < run.SettledUntil)
+        {
+            (run, credited) = GiveBack(
+                run, healthyUntil, totals, (charged, excess) => Movements.GpuFaultCredit(charged, fault, healthyUntil, excess));
+        }
+
+        run = Change(run with { ChargeUntil = run.SettledUntil });
+        return new(
+            run.Pod, run.PodName, run.Deployment, run.DeploymentName, run.Namespace, run.Account, fault, run.SettledUntil, credited);
+    }
+
+    /// <summary>
+    /// Charges a run up to an instant. The balance may have run out before, without anyone there to see it: then charging stops where it
+    /// did, and what was used after that is written off.
+    /// </summary>
+    /// <param name="used">Until when the GPUs were of use, at or before the instant.</param>
+    private Run SettleWithinBalance(Run run, DateTimeOffset until, DateTimeOffset used, CreditPolicy policy)
+    {
+        var stop = ExhaustsAt is { } exhausted ? Instants.Earlier(until, Instants.Later(exhausted, run.SettledUntil)) : until;
+        run = Settle(run, stop);
+        if (stop >= used) return run;
+        WriteOff([run], stop, used, policy, run.Pod.ToString());
+        return run with { ChargeUntil = stop };
+    }
+
+    /// <summary>Sets a run back to an earlier instant, and moves what was charged past it.</summary>
+    private (Run Run, Money Amount) GiveBack(Run run, DateTimeOffset to, IReadOnlyList<RunRating> totals, Func<Run, Money, Movement> move)
+    {
+        var (total, rated, due) = RatingHistory.At(totals, run.Gpus, to);
+        var excess = run.Total - due;
+        if (excess > Money.Zero)
+        {
+            movements.Add(move(run, excess));
+            Posted += excess;
+        }
+
+        return (run with
+        {
+            Total = due,
+            Rated = rated,
+            RatedFrom = total.From,
+            PriceVersion = total.Version,
+            PerGpuHour = total.PerGpuHour,
+            SettledUntil = to,
+        }, excess);
     }
 
     /// <summary>

@@ -26,7 +26,7 @@ public sealed class Meter(NpgsqlDataSource dataSource, OperatorEpoch? epoch = nu
     public Task<Settlement> SettleAsync(AccountId account, DateTimeOffset until, CancellationToken cancellation)
         => Transact.RunAsync(dataSource, async connection =>
         {
-            if (await LockedAccount.LockAsync(connection, epoch, account, pod: null, cancellation) is not { } locked) return Settlement.Nothing;
+            if (await LockedAccount.LockAsync(connection, epoch, account, [], cancellation) is not { } locked) return Settlement.Nothing;
             var end = until.ToLedgerTime();
             if (locked.ExhaustsAt is { } exhausted) end = Instants.Earlier(end, exhausted);
             foreach (var run in locked.Accruing.Where(run => run.SettledUntil < end).ToList()) locked.Settle(run, end);
@@ -44,7 +44,7 @@ public sealed class Meter(NpgsqlDataSource dataSource, OperatorEpoch? epoch = nu
     {
         var (suspension, changed) = await Transact.RunAsync<(Suspension?, bool)>(dataSource, async connection =>
         {
-            if (await LockedAccount.LockAsync(connection, epoch, account, pod: null, cancellation) is not { } locked) return (null, false);
+            if (await LockedAccount.LockAsync(connection, epoch, account, [], cancellation) is not { } locked) return (null, false);
             var at = now.ToLedgerTime();
             if (locked.ExhaustsAt is { } exhausted)
             {
@@ -88,7 +88,7 @@ public sealed class Meter(NpgsqlDataSource dataSource, OperatorEpoch? epoch = nu
             foreach (var account in accounts)
             {
                 if (await LockedAccount.LockAsync(
-                    connection, epoch, account, pod: null, cancellation, accounts.Count > 1 ? all : null) is not { } locked) continue;
+                    connection, epoch, account, [], cancellation, accounts.Count > 1 ? all : null) is not { } locked) continue;
                 var stop = locked.ExhaustsAt is { } exhausted ? Instants.Earlier(at.ToLedgerTime(), exhausted) : at.ToLedgerTime();
                 var one = locked.Suspend(
                     [.. locked.Accruing.Where(run => run.Deployment == deployment)],

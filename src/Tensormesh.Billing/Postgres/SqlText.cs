@@ -8,6 +8,8 @@ internal static class SqlText
     public static readonly string ReadStanding = Read("Sql/read_standing.sql");
     public static readonly string ReadRuns = Read("Sql/read_runs.sql");
     public static readonly string WriteRuns = Read("Sql/write_runs.sql");
+    public static readonly string RecordGpus = Read("Sql/record_gpus.sql");
+    public static readonly string FindFaultedRuns = Read("Sql/find_faulted_runs.sql");
     public static readonly string InsertRun = Read("Sql/insert_run.sql");
     public static readonly string DrawHolds = Read("Sql/draw_holds.sql");
     public static readonly string PlaceHold = Read("Sql/place_hold.sql");

@@ -174,7 +174,7 @@ public sealed class Prices(NpgsqlDataSource dataSource, OperatorEpoch? epoch = n
         string[] all = ["expense:uncollected", "revenue:gpu", .. accounts.Select(Movements.Customer)];
         foreach (var account in accounts)
         {
-            if (await LockedAccount.LockAsync(connection, epoch, account, pod: null, cancellation, all) is not { } locked) continue;
+            if (await LockedAccount.LockAsync(connection, epoch, account, [], cancellation, all) is not { } locked) continue;
             if (locked.ExhaustsAt is { } exhausted && exhausted < change)
             {
                 // The balance ran out at the old price, and nobody has seen it yet: the new price has nothing left to apply to.

@@ -2,7 +2,7 @@ using Npgsql;
 
 namespace Tensormesh.Billing;
 
-/// <summary>What an account spent on usage, corrections taken off. Positive amounts.</summary>
+/// <summary>What an account spent on usage, corrections and credits for faulty GPUs taken off. Positive amounts.</summary>
 /// <param name="Last24Hours">Rolling, by the end of each usage window; so are the other two.</param>
 /// <param name="MonthToDate">Since the month began in the account's own time zone.</param>
 public sealed record SpendingSummary(Money Last24Hours, Money Last7Days, Money Last30Days, Money MonthToDate);

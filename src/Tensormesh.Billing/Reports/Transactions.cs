@@ -4,7 +4,7 @@ using NpgsqlTypes;
 namespace Tensormesh.Billing;
 
 /// <summary>One row of an account's transaction list.</summary>
-/// <param name="Type">The movement's type: TopUp, CreditGrant, GpuUsage, GpuUsageCorrection, ...</param>
+/// <param name="Type">The movement's type: TopUp, CreditGrant, GpuUsage, GpuUsageCorrection, GpuFaultCredit, ...</param>
 /// <param name="Amount">Positive: money in. Negative: a charge.</param>
 public sealed record AccountTransaction(
     string TransactionId, long Position, string Type, Money Amount, string Description, DateTimeOffset CreatedAt, string? PaymentIntentId,

@@ -28,6 +28,8 @@ internal sealed record Run : RunStart
     public required DateTimeOffset SettledUntil { get; init; }
     public DateTimeOffset? EndedAt { get; init; }
     public DateTimeOffset? ChargeUntil { get; init; }
+    /// <summary>UUIDs of the GPUs or MIG instances that it holds; empty: nobody has told yet.</summary>
+    public IReadOnlyList<string> GpuUuids { get; init; } = [];
 
     public bool Accrues => EndedAt is null && ChargeUntil is null;
 

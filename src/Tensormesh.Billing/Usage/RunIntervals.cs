@@ -50,7 +50,7 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource, OperatorEpoch? epo
                 ?? throw new InvalidOperationException(
                     $"pod {start.Namespace}/{start.PodName} holds {start.Gpus} x {start.Product}, "
                     + "for which no PriceBook ever named a price");
-            var locked = await LockedAccount.LockAsync(connection, epoch, start.Account, pod: null, cancellation)
+            var locked = await LockedAccount.LockAsync(connection, epoch, start.Account, [], cancellation)
                 ?? throw new InvalidOperationException(
                     $"pod {start.Namespace}/{start.PodName} runs for account {start.Account}, which the ledger does not know");
 
@@ -101,11 +101,11 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource, OperatorEpoch? epo
         var closed = await Transact.RunAsync(dataSource, async connection =>
         {
             if (await ReadAccountAsync(connection, pod, cancellation) is not { } account) return false;
-            var locked = await LockedAccount.LockAsync(connection, epoch, account, pod, cancellation);
+            var locked = await LockedAccount.LockAsync(connection, epoch, account, [pod], cancellation);
             if (locked?.Find(pod) is not { EndedAt: null } run) return false;
             var end = Instants.Later((endedAt ?? run.SettledUntil).ToLedgerTime(), run.StartedAt);
-            var totals = end < run.SettledUntil ? await ReadTotalsAsync(connection, pod, cancellation) : [];
-            locked.Close(run, end, totals, policy);
+            var totals = end < run.SettledUntil ? (await RunRows.ReadRatingsAsync(connection, [pod], cancellation))[pod] : [];
+            locked.Close(run, end, [.. totals], policy);
             await locked.WriteAsync(cancellation);
             ended = account;
             return true;
@@ -120,8 +120,35 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource, OperatorEpoch? epo
     /// </summary>
     /// <returns>The pods whose GPUs are recorded now, by this call or before.</returns>
     /// <exception cref="ArgumentException">A pod holds no GPU or more than <see cref="MaxGpus"/>, or a UUID is empty.</exception>
-    public Task<IReadOnlyCollection<PodId>> RecordGpusAsync(IReadOnlyList<HeldGpus> held, CancellationToken cancellation)
-        => Transact.UseAsync<IReadOnlyCollection<PodId>>(dataSource, _ => throw new NotImplementedException(), cancellation);
+    public async Task<IReadOnlyCollection<PodId>> RecordGpusAsync(IReadOnlyList<HeldGpus> held, CancellationToken cancellation)
+    {
+        foreach (var one in held) RefuseUnsound(one);
+        if (held.Count == 0) return [];
+        var gpus = held.DistinctBy(one => one.Pod).SelectMany(one => one.Gpus.Select(gpu => (Pod: one.Pod.Value, Gpu: gpu))).ToList();
+        return await Transact.RetryAsync(() => Transact.UseAsync(dataSource, async connection =>
+        {
+            await using var batch = new NpgsqlBatch(connection);
+            batch.BatchCommands.Add(Transact.Command(
+                SqlText.RecordGpus, Transact.Value(gpus.Select(one => one.Pod).ToArray()), Transact.Value(gpus.Select(one => one.Gpu).ToArray())));
+            // A statement of its own: it sees what another call has recorded while this one waited for it.
+            batch.BatchCommands.Add(Transact.Command(
+                "select pod from run_interval_gpus where pod = any ($1)", Transact.Value(held.Select(one => one.Pod.Value).ToArray())));
+            if (epoch is not null) batch.BatchCommands.Add(epoch.Check());
+            await using var reader = await batch.ExecuteReaderAsync(cancellation);
+            var recorded = new List<PodId>();
+            while (await reader.ReadAsync(cancellation)) recorded.Add(new(reader.GetGuid(0)));
+            // An epoch that is over is the last statement's error, which is met only when that is read.
+            while (await reader.NextResultAsync(cancellation)) { }
+            return recorded;
+        }, cancellation));
+    }
+
+    private static void RefuseUnsound(HeldGpus held)
+    {
+        if (held.Gpus.Count is 0 or > MaxGpus) throw new ArgumentException(
+            $"pod {held.Pod} is said to hold {held.Gpus.Count} GPUs: 1 to {MaxGpus} can be recorded", nameof(held));
+        if (held.Gpus.Any(string.IsNullOrWhiteSpace)) throw new ArgumentException($"a GPU of pod {held.Pod} has an empty UUID", nameof(held));
+    }
 
     public Task<IReadOnlyList<OpenRun>> ListOpenAsync(DeploymentId deployment, CancellationToken cancellation)
         => ListAsync(deployment, cancellation);
@@ -212,21 +239,5 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource, OperatorEpoch? epo
             Parameters = { Transact.Value(pod.Value) },
         };
         return await command.ExecuteScalarAsync(cancellation) is string account ? new AccountId(account) : null;
-    }
-
-    private static async Task<IReadOnlyList<RunRating>> ReadTotalsAsync(
-        NpgsqlConnection connection, PodId pod, CancellationToken cancellation)
-    {
-        await using var command = new NpgsqlCommand(
-            "select from_at, price_version, per_gpu_hour_nanos from run_interval_rating where pod = $1 order by from_at, price_version",
-            connection)
-        {
-            Parameters = { Transact.Value(pod.Value) },
-        };
-        await using var reader = await command.ExecuteReaderAsync(cancellation);
-        var totals = new List<RunRating>();
-        while (await reader.ReadAsync(cancellation)) totals.Add(
-            new(reader.GetFieldValue<DateTimeOffset>(0), new(reader.GetInt64(1)), new(reader.GetInt64(2))));
-        return totals;
     }
 }

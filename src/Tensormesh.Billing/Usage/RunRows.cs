@@ -3,6 +3,12 @@ using NpgsqlTypes;
 
 namespace Tensormesh.Billing;
 
+/// <summary>What a row of run_interval must still say when it is written.</summary>
+internal readonly record struct Watermark(DateTimeOffset SettledUntil, DateTimeOffset? EndedAt)
+{
+    public static Watermark Of(Run run) => new(run.SettledUntil, run.EndedAt);
+}
+
 /// <summary>Runs to and from rows of run_interval.</summary>
 internal static class RunRows
 {
@@ -27,16 +33,18 @@ internal static class RunRows
         SettledUntil = row.GetFieldValue<DateTimeOffset>(15),
         EndedAt = row.IsDBNull(16) ? null : row.GetFieldValue<DateTimeOffset>(16),
         ChargeUntil = row.IsDBNull(17) ? null : row.GetFieldValue<DateTimeOffset>(17),
+        GpuUuids = row.IsDBNull(18) ? [] : row.GetFieldValue<string[]>(18),
     };
 
     public static NpgsqlBatchCommand Write(
-        IReadOnlyList<(Run Run, DateTimeOffset Expected)> runs, IReadOnlyDictionary<PodId, List<RunRating>> ratings)
+        IReadOnlyList<(Run Run, Watermark Expected)> runs, IReadOnlyDictionary<PodId, List<RunRating>> ratings)
     {
         var totals = ratings.SelectMany(pod => pod.Value.Select(total => (Pod: pod.Key, Total: total))).ToList();
         return Transact.Command(
             SqlText.WriteRuns,
             Column(runs, one => one.Run.Pod.Value),
-            Column(runs, one => one.Expected),
+            Column(runs, one => one.Expected.SettledUntil),
+            Times(runs, one => one.Expected.EndedAt),
             Column(runs, one => one.Run.PriceVersion.Value),
             Column(runs, one => one.Run.PerGpuHour.Nanos),
             Column(runs, one => one.Run.RatedFrom),
@@ -49,6 +57,23 @@ internal static class RunRows
             Column(totals, one => one.Total.From),
             Column(totals, one => one.Total.Version.Value),
             Column(totals, one => one.Total.PerGpuHour.Nanos));
+    }
+
+    /// <summary>The running totals of each pod, from its start.</summary>
+    public static async Task<ILookup<PodId, RunRating>> ReadRatingsAsync(
+        NpgsqlConnection connection, IEnumerable<PodId> pods, CancellationToken cancellation)
+    {
+        await using var command = new NpgsqlCommand(
+            "select pod, from_at, price_version, per_gpu_hour_nanos from run_interval_rating where pod = any ($1) order by from_at, price_version",
+            connection)
+        {
+            Parameters = { Transact.Value(pods.Select(pod => pod.Value).ToArray()) },
+        };
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        var totals = new List<(PodId Pod, RunRating Total)>();
+        while (await reader.ReadAsync(cancellation)) totals.Add((
+            new(reader.GetGuid(0)), new(reader.GetFieldValue<DateTimeOffset>(1), new(reader.GetInt64(2)), new(reader.GetInt64(3)))));
+        return totals.ToLookup(one => one.Pod, one => one.Total);
     }
 
     private static NpgsqlParameter Column<TRow, T>(IReadOnlyList<TRow> rows, Func<TRow, T> value)

@@ -19,6 +19,7 @@ public abstract class BillingTest(PostgresFixture postgres) : IAsyncLifetime
     protected Holds Holds { get; private set; } = null!;
     protected Ledger Ledger { get; private set; } = null!;
     protected Meter Meter { get; private set; } = null!;
+    protected GpuFaults Faults { get; private set; } = null!;
     protected Prices Prices { get; private set; } = null!;
     protected RunIntervals Runs { get; private set; } = null!;
     protected Transactions Transactions { get; private set; } = null!;
@@ -32,7 +33,7 @@ public abstract class BillingTest(PostgresFixture postgres) : IAsyncLifetime
         Database = await OpenDatabaseAsync();
         var provider = new SandboxPaymentProvider();
         (Accounts, Holds, Ledger, Meter) = (new(Database), new(Database), new(Database), new(Database));
-        (Prices, Runs, Transactions) = (new(Database), new(Database), new(Database));
+        (Prices, Runs, Transactions, Faults) = (new(Database), new(Database), new(Database), new(Database));
         (Cards, TopUps) = (new(Database, provider, Time), new(Database, provider, Time));
     }
 
@@ -104,6 +105,19 @@ public abstract class BillingTest(PostgresFixture postgres) : IAsyncLifetime
             StartedAt = at,
         };
 
+    /// <summary>The GPU was lost: seen well at one instant, and not at the next.</summary>
+    protected static GpuFault Lost(string gpu, DateTimeOffset? lastHealthyAt, DateTimeOffset seenAt, DateTimeOffset? recoveredAt = null) => new()
+    {
+        Gpus = [gpu],
+        Gpu = gpu,
+        Node = "gpu-a",
+        Reason = "Lost",
+        Message = "the driver no longer answers for this GPU",
+        LastHealthyAt = lastHealthyAt,
+        SeenAt = seenAt,
+        RecoveredAt = recoveredAt,
+    };
+
     protected static DeploymentId NewDeployment() => new(Guid.NewGuid());
 
     protected static PodId NewPod() => new(Guid.NewGuid());
@@ -152,7 +166,7 @@ public abstract class BillingTest(PostgresFixture postgres) : IAsyncLifetime
             """
             select coalesce((select sum(total_nanos) from run_interval), 0) - coalesce((
               select -sum(e.amount_nanos) from ledger_entry e join ledger_account a on a.id = e.ledger_account and a.account is not null
-              join ledger_transaction t on t.position = e.transaction_position where t.type in ('GpuUsage', 'GpuUsageCorrection')), 0)
+              join ledger_transaction t on t.position = e.transaction_position where t.type in ('GpuUsage', 'GpuUsageCorrection', 'GpuFaultCredit')), 0)
             """));
     }
 }

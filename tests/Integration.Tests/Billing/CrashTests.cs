@@ -21,7 +21,7 @@ public sealed class CrashTests(PostgresFixture postgres) : BillingTest(postgres)
     {
         await SetTrapsAsync();
         var (deployment, first, second) = (NewDeployment(), NewPod(), NewPod());
-        var (other, third, spare, fourth) = (NewDeployment(), NewPod(), NewDeployment(), NewPod());
+        var (other, third, spare, fourth, faulty) = (NewDeployment(), NewPod(), NewDeployment(), NewPod(), NewPod());
         var grant = Movements.CreditGrant(Acme, Money.Parse("12.00"), "crash", "tests", "a test");
         Movement[] few = [grant, Movements.CreditGrant(Acme, Money.Parse("0.25"), "crash-2", "tests", "a test")];
         // More than 24 at once go another way into the ledger.
@@ -48,10 +48,17 @@ public sealed class CrashTests(PostgresFixture postgres) : BillingTest(postgres)
         await CrashAsync("start", Running, () => Runs.OpenAsync(Start(deployment, first, 1, T0), Cancellation));
         await CrashAsync("second start", Running, () => Runs.OpenAsync(Start(deployment, second, 1, T0.AddSeconds(1)), Cancellation));
         await CrashAsync("other start", Running, () => Runs.OpenAsync(Start(other, third, 1, T0), Cancellation));
+        await CrashAsync("faulty start", Running, () => Runs.OpenAsync(Start(deployment, faulty, 1, T0), Cancellation));
         await CrashAsync("another start", Running, () => Runs.OpenAsync(Start(deployment, fourth, 1, T0), Cancellation));
+        // Two pods, so that one statement has more than one row to lose.
+        await CrashAsync("evidence", ["run_interval_gpus"], () => Runs.RecordGpusAsync([new(faulty, ["GPU-1"]), new(first, ["GPU-2"])], Cancellation));
         await CrashAsync("settlement", Settling, () => Meter.SettleAsync(Acme, T0.AddMinutes(5), Cancellation));
         await CrashAsync("suspension of one", [.. Settling, "suspension"], () => Meter.SuspendAsync(other, T0.AddSeconds(330), Cancellation));
         await CrashAsync("end", Settling, () => Runs.CloseAsync(fourth, T0.AddSeconds(330), Cancellation));
+        // One call charges to where the fault was seen and gives back what lies past where the GPU was last seen well.
+        var fault = Lost("GPU-1", T0.AddSeconds(200), T0.AddSeconds(340));
+        await CrashAsync("fault", Settling, () => Faults.ApplyAsync([fault], Policy, T0.AddMinutes(6), Cancellation));
+        await CrashAsync("end of the faulty", Running, () => Runs.CloseAsync(faulty, T0.AddSeconds(345), Cancellation));
         await CrashAsync("price change", [.. Settling, "price_version"], () => PublishAsync(T0.AddMinutes(6), (H100, "3.00")));
         // Settled past its true end before: the difference goes back.
         await CrashAsync("early end", [.. Posting, .. Running], () => Runs.CloseAsync(first, T0.AddMinutes(4), Cancellation));
@@ -60,7 +67,7 @@ public sealed class CrashTests(PostgresFixture postgres) : BillingTest(postgres)
 
         // What a world without crashes would hold.
         Money Due(int seconds) => Rating.Due(TimeSpan.FromSeconds(seconds), Money.Parse("2.50"), 1);
-        var due = Due(240) + Due(330) + Due(330);
+        var due = Due(240) + Due(330) + Due(330) + Due(200);
         var spent = Money.Parse("13.25") + new Money(many.Length) - await PostedAsync();
         var run = await ScalarAsync<long>($"select total_nanos from run_interval where pod = '{second}'");
         Assert.Equal(spent, due + new Money(run));

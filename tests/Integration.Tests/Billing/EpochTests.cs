@@ -8,12 +8,14 @@ public sealed class EpochTests(PostgresFixture postgres) : BillingTest(postgres)
 {
     /// <summary>What an operator has, in an epoch of its own.</summary>
     private sealed record Operator(
-        OperatorEpoch Epoch, Accounts Accounts, Holds Holds, Meter Meter, Prices Prices, RunIntervals Runs)
+        OperatorEpoch Epoch, Accounts Accounts, Holds Holds, Meter Meter, Prices Prices, RunIntervals Runs, GpuFaults Faults)
     {
         public static Operator On(NpgsqlDataSource database)
         {
             var epoch = new OperatorEpoch(database);
-            return new(epoch, new(database, epoch), new(database, epoch), new(database, epoch), new(database, epoch), new(database, epoch));
+            return new(
+                epoch, new(database, epoch), new(database, epoch), new(database, epoch), new(database, epoch), new(database, epoch),
+                new(database, epoch));
         }
     }
 
@@ -29,6 +31,7 @@ public sealed class EpochTests(PostgresFixture postgres) : BillingTest(postgres)
         Assert.True(await first.Runs.OpenAsync(Start(deployment, pod, 1, T0), Cancellation));
         Assert.Equal(1, (await first.Meter.SettleAsync(Acme, T0.AddMinutes(1), Cancellation)).Windows);
 
+        Assert.Equal([pod], await first.Runs.RecordGpusAsync([new(pod, ["GPU-1"])], Cancellation));
         Assert.Equal(2, await second.Epoch.TakeAsync("second", Cancellation));
         var before = await DumpAsync();
         Func<Task>[] writes =
@@ -36,6 +39,8 @@ public sealed class EpochTests(PostgresFixture postgres) : BillingTest(postgres)
             () => first.Holds.PlaceAsync(Ask(NewDeployment(), 1), Policy, T0, Cancellation),
             () => first.Holds.ReleaseAsync(deployment, Cancellation),
             () => first.Runs.OpenAsync(Start(deployment, NewPod(), 1, T0), Cancellation),
+            () => first.Runs.RecordGpusAsync([new(pod, ["GPU-2"])], Cancellation),
+            () => first.Faults.ApplyAsync([Lost("GPU-1", T0, T0.AddMinutes(2))], Policy, T0.AddMinutes(2), Cancellation),
             () => first.Runs.CloseAsync(pod, T0.AddMinutes(2), Cancellation),
             () => first.Meter.SettleAsync(Acme, T0.AddMinutes(2), Cancellation),
             () => first.Meter.SuspendIfExhaustedAsync(Acme, Policy, T0.AddYears(1), Cancellation),

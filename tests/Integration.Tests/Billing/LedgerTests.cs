@@ -153,6 +153,7 @@ public sealed class LedgerTests(PostgresFixture postgres) : BillingTest(postgres
     [InlineData("delete from price_version")]
     [InlineData("truncate price_version cascade")]
     [InlineData("update run_interval_rating set per_gpu_hour_nanos = 1")]
+    [InlineData("update run_interval_gpus set uuids = '{GPU-1}'")]
     public async Task History_cannot_be_changed(string sql)
     {
         await DeclareAsync(Acme);

@@ -38,6 +38,8 @@ public sealed class StandingHintsTests(PostgresFixture postgres) : BillingTest(p
         await TellsAsync(() => Holds.PlaceAsync(Ask(deployment, 1), Policy, T0, Cancellation));
         await TellsAsync(() => Runs.OpenAsync(Start(deployment, pod, 1, T0), Cancellation));
         await TellsAsync(() => PublishAsync(T0.AddMinutes(1), (H100, "3.00")));
+        await Runs.RecordGpusAsync([new(pod, ["GPU-1"])], Cancellation);
+        await TellsAsync(() => Faults.ApplyAsync([Lost("GPU-1", T0.AddSeconds(90), T0.AddMinutes(2))], Policy, T0.AddMinutes(2), Cancellation));
         await TellsAsync(() => Meter.SuspendAsync(deployment, T0.AddMinutes(2), Cancellation));
         await TellsAsync(() => Runs.CloseAsync(pod, T0.AddMinutes(3), Cancellation));
         var (other, _) = (await RunAsync(1, T0.AddMinutes(4)), heard.Take(Cancellation));
@@ -54,6 +56,8 @@ public sealed class StandingHintsTests(PostgresFixture postgres) : BillingTest(p
         await Meter.SuspendIfExhaustedAsync(Acme, Policy, T0.AddDays(31), Cancellation);
         await Holds.ReleaseAsync(deployment, Cancellation);
         await Runs.CloseAsync(pod, T0.AddDays(31), Cancellation);
+        await Runs.RecordGpusAsync([new(pod, ["GPU-1"])], Cancellation);
+        await Faults.ApplyAsync([Lost("GPU-1", T0.AddSeconds(90), T0.AddMinutes(2))], Policy, T0.AddDays(31), Cancellation);
         await Cards.DetachAsync(Acme, "pm_card_visa", Cancellation);
         await TellsAsync(() => GrantAsync(Acme, "1.00"));
         Assert.Empty(heard);

@@ -8,8 +8,8 @@ internal static class Session
     public static async Task<int> RunAsync(CancellationToken stop)
     {
         await using var cluster = await DevCluster.StartAsync(new DevClusterOptions { HollowGpuB = true }, Say, stop);
-        var quick = Environment.GetEnvironmentVariable("TENSORMESH_QUICK") == "1";
-        await using var product = await Installation.StartAsync(cluster, quick ? InstallationOptions.Quick : new InstallationOptions(), Say, stop);
+        var options = Environment.GetEnvironmentVariable("TENSORMESH_QUICK") == "1" ? InstallationOptions.Quick : new InstallationOptions();
+        await using var product = await Installation.StartAsync(cluster, options with { Agent = true }, Say, stop);
         var file = Write(cluster, product);
         Say($"up. In another terminal: source {Path.GetRelativePath(Environment.CurrentDirectory, file)}   (Ctrl-C here stops everything)");
         try
@@ -31,7 +31,7 @@ internal static class Session
     public static async Task<int> DemoAsync(CancellationToken stop)
     {
         await using var cluster = await DevCluster.StartAsync(new DevClusterOptions { HollowGpuB = true }, Say, stop);
-        await using var product = await Installation.StartAsync(cluster, InstallationOptions.Quick, Say, stop);
+        await using var product = await Installation.StartAsync(cluster, InstallationOptions.Quick with { Agent = true }, Say, stop);
         var file = Write(cluster, product);
         try
         {

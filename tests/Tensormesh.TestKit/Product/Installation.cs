@@ -16,8 +16,6 @@ public sealed record InstallationOptions
     public TimeSpan SettlementLag { get; init; } = TimeSpan.FromSeconds(5);
     public TimeSpan SuspensionTolerance { get; init; } = TimeSpan.FromSeconds(5);
     public bool Webhook { get; init; } = true;
-    /// <summary>The agent as a DaemonSet; only where gpu-a is a real node.</summary>
-    public bool Agent { get; init; }
     /// <summary>Name of the operator's own Deployment in its namespace; empty for an operator that has none.</summary>
     public string OperatorDeployment { get; init; } = "";
     /// <summary>Seconds instead of an hour, so that running out of money can be watched.</summary>
@@ -100,7 +98,6 @@ public sealed class Installation : IAsyncDisposable
             say($"operator ready: metrics at {installation.MetricsUrl}");
             await installation.StartWebAsync(cancellation);
             say($"web API ready: {installation.WebUrl}");
-            if (options.Agent && cluster.HasRealNode) await AgentDaemonSet.StartAsync(cluster, say, cancellation);
             return installation;
         }
         catch

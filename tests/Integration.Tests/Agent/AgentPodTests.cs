@@ -35,6 +35,29 @@ public sealed class AgentPodTests(OperatorFixture product) : AgentTest(product)
     }
 
     [Fact]
+    public async Task A_kubelet_and_a_container_engine_that_restart_leave_the_container_its_gpus_and_the_agent_its_sight_of_them()
+    {
+        await StartAgentAsync();
+        var ns = await Shared.CreateNamespaceAsync("restarts");
+        namespaces.Add(ns);
+        var (pod, seen) = await RunOnGpusAsync(ns, gpus: 2);
+        await UntilAsync(Node, status => status.Allocations!.Any(each => each.PodUid == pod.Uid()));
+
+        await Cluster.RestartContainerdAsync(Ended);
+        await Cluster.RestartKubeletAsync();
+        var (_, again, _) = await Eventually.SeeAsync(
+            () => Kubectl.TryRunAsync(Cluster.KubeconfigPath, "exec", "-n", ns, pod.Name(), "--", "cuda-uuids"),
+            answer => answer.ExitCode == 0, answer => answer.Errors);
+        Assert.Equal(seen, Uuids(again));
+        Assert.Equal(0, (await Client.CoreV1.ReadNamespacedPodAsync(pod.Name(), ns, cancellationToken: Ended)).Status.ContainerStatuses[0].RestartCount);
+
+        // The socket is another one, which the agent's pod sees in the folder that it mounts.
+        var answered = TimeProvider.System.GetUtcNow();
+        var node = await UntilAsync(Node, status => status.HeartbeatTime > answered && status.FreeGpus == 6);
+        Assert.Equal(seen, Assert.Single(node!.Status!.Allocations!, each => each.PodUid == pod.Uid()).Gpus);
+    }
+
+    [Fact]
     public async Task The_agents_pod_tells_of_a_lost_gpu_and_the_next_pod_goes_on_with_its_history()
     {
         await StartAgentAsync();
@@ -129,8 +152,11 @@ public sealed class AgentPodTests(OperatorFixture product) : AgentTest(product)
         var (_, seen, _) = await Eventually.SeeAsync(
             () => Kubectl.TryRunAsync(Cluster.KubeconfigPath, "logs", "-n", ns, "trainer"),
             answer => answer.Output.Contains("all", StringComparison.Ordinal), answer => answer.Output + answer.Errors);
-        return (pod, [.. seen.Split('\n').Where(line => line.StartsWith("GPU-", StringComparison.Ordinal)).Order(StringComparer.Ordinal)]);
+        return (pod, Uuids(seen));
     }
+
+    private static string[] Uuids(string output) =>
+        [.. output.Split('\n').Where(line => line.StartsWith("GPU-", StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
 
     private async Task<string> LogOfAsync(V1Pod pod) => await Kubectl.RunAsync(Cluster.KubeconfigPath, "logs", "-n", pod.Namespace(), pod.Name());
 

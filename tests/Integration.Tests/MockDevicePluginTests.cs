@@ -10,6 +10,7 @@ using Microsoft.AspNetCore.Server.Kestrel.Core;
 using Microsoft.Extensions.DependencyInjection;
 using Tensormesh.MockDevicePlugin;
 using Tensormesh.MockDevicePlugin.V1Beta1;
+using Tensormesh.TestKit;
 
 namespace Tensormesh.Integration.Tests;
 
@@ -29,6 +30,7 @@ public sealed class MockDevicePluginTests : IAsyncLifetime
 
     public async ValueTask InitializeAsync()
     {
+        Gpus.Save(Path.Combine(Driver, "gpus.json"));
         await StartKubeletAsync();
         _plugin = StartPlugin();
     }
@@ -57,14 +59,18 @@ public sealed class MockDevicePluginTests : IAsyncLifetime
         var plugin = new DevicePlugin.DevicePluginClient(channel);
         using var stream = plugin.ListAndWatch(new Empty(), cancellationToken: _deadline.Token);
         var devices = await NextAsync(stream);
-        Assert.Equal(Enumerable.Range(0, 8).Select(i => GpuInventory.Uuid("gpu-a", i)), devices.Select(device => device.ID));
+        Assert.Equal(Gpus.Devices.Select(gpu => gpu.Uuid), devices.Select(device => device.ID));
         Assert.All(devices, device => Assert.Equal("Healthy", device.Health));
         Assert.All(devices, device => Assert.Matches("^GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", device.ID));
 
         var allocation = await plugin.AllocateAsync(
             new AllocateRequest { ContainerRequests = { new ContainerAllocateRequest { DevicesIDs = { devices[5].ID, devices[2].ID } } } },
             cancellationToken: _deadline.Token);
-        Assert.Equal($"{devices[2].ID},{devices[5].ID}", Assert.Single(allocation.ContainerResponses).Envs["NVIDIA_VISIBLE_DEVICES"]);
+        var answer = Assert.Single(allocation.ContainerResponses);
+        Assert.Equal($"{devices[2].ID},{devices[5].ID}", answer.Envs["NVIDIA_VISIBLE_DEVICES"]);
+        Assert.Equal(answer.Envs["NVIDIA_VISIBLE_DEVICES"], answer.Envs["CUDA_VISIBLE_DEVICES"]);
+        Assert.Equal(NodeDriver.GpusFileInContainer, answer.Envs[MockDriver.EnvironmentVariable]);
+        Assert.Equal(new Mount { HostPath = Driver, ContainerPath = NodeDriver.InContainer, ReadOnly = true }, Assert.Single(answer.Mounts));
 
         var unknown = new AllocateRequest { ContainerRequests = { new ContainerAllocateRequest { DevicesIDs = { "GPU-none" } } } };
         var refusal = await Assert.ThrowsAsync<RpcException>(async () => await plugin.AllocateAsync(unknown, cancellationToken: _deadline.Token));
@@ -161,6 +167,10 @@ public sealed class MockDevicePluginTests : IAsyncLifetime
     }
 
     [Fact]
+    public void Without_a_driver_the_gpus_are_those_that_a_mock_driver_of_the_node_would_show() => Assert.Equal(
+        MockGpus.OfNode("gpu-a", 8).Devices.Select(gpu => gpu.Uuid), GpuInventory.OfNode("gpu-a", 8).Uuids);
+
+    [Fact]
     public void Only_the_authority_of_a_headers_frame_is_rewritten()
     {
         // :method POST, :scheme http, :path /a as a literal with indexing, :authority as one, and a name of its own with a value.
@@ -174,6 +184,11 @@ public sealed class MockDevicePluginTests : IAsyncLifetime
         var data = Frame(0, Encoding.ASCII.GetBytes("anything at all"));
         Assert.Same(data, AuthorityRewrite.Rewrite(data));
     }
+
+    /// <summary>Not what a count and a name would give.</summary>
+    private static readonly MockGpus Gpus = MockGpus.OfNode("another", 8);
+
+    private string Driver => Directory.CreateDirectory(Path.Combine(_folder, "driver")).FullName;
 
     private string HealthFile => Path.Combine(_folder, "unhealthy.json");
 
@@ -198,7 +213,7 @@ public sealed class MockDevicePluginTests : IAsyncLifetime
         string[] arguments =
         [
             Path.Combine(AppContext.BaseDirectory, "mock-device-plugin.dll"),
-            "--plugin-dir", _folder, "--resource", "nvidia.com/gpu", "--count", "8", "--node", "gpu-a", "--health-file", HealthFile,
+            "--plugin-dir", _folder, "--resource", "nvidia.com/gpu", "--driver", Driver, "--health-file", HealthFile,
         ];
         Array.ForEach(arguments, start.ArgumentList.Add);
         start.RedirectStandardOutput = true;

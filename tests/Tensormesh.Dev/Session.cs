@@ -10,6 +10,7 @@ internal static class Session
         await using var cluster = await DevCluster.StartAsync(new DevClusterOptions { HollowGpuB = true }, Say, stop);
         var quick = Environment.GetEnvironmentVariable("TENSORMESH_QUICK") == "1";
         await using var product = await Installation.StartAsync(cluster, quick ? InstallationOptions.Quick : new InstallationOptions(), Say, stop);
+        await StartAgentAsync(cluster, stop);
         var file = Write(cluster, product);
         Say($"up. In another terminal: source {Path.GetRelativePath(Environment.CurrentDirectory, file)}   (Ctrl-C here stops everything)");
         try
@@ -32,6 +33,7 @@ internal static class Session
     {
         await using var cluster = await DevCluster.StartAsync(new DevClusterOptions { HollowGpuB = true }, Say, stop);
         await using var product = await Installation.StartAsync(cluster, InstallationOptions.Quick, Say, stop);
+        await StartAgentAsync(cluster, stop);
         var file = Write(cluster, product);
         try
         {
@@ -48,6 +50,20 @@ internal static class Session
     {
         foreach (var id in await DevCluster.SweepAsync(stop)) Say($"swept what cluster {id} had left behind");
         return 0;
+    }
+
+    /// <summary>The rest of the product works without it, so a machine that cannot build its image has everything else. It ends with the cluster.</summary>
+    private static async Task StartAgentAsync(DevCluster cluster, CancellationToken stop)
+    {
+        if (!cluster.HasRealNode || Environment.GetEnvironmentVariable("TENSORMESH_AGENT") == "0") return;
+        try
+        {
+            await AgentDaemonSet.StartAsync(cluster, Say, stop);
+        }
+        catch (Exception fault) when (fault is InvalidOperationException or TimeoutException)
+        {
+            Say($"no agent runs on gpu-a: {fault.Message}");
+        }
     }
 
     private static async Task<int> StoryAsync(string environment, CancellationToken stop)

@@ -4,7 +4,7 @@ using Tensormesh.MockDevicePlugin.V1Beta1;
 namespace Tensormesh.MockDevicePlugin;
 
 /// <summary>What the kubelet asks of a device plugin.</summary>
-internal sealed class DevicePluginService(GpuInventory inventory, Journal journal, IHostApplicationLifetime lifetime)
+internal sealed class DevicePluginService(GpuInventory inventory, PluginOptions options, Journal journal, IHostApplicationLifetime lifetime)
     : DevicePlugin.DevicePluginBase
 {
     public static DevicePluginOptions Options => new() { PreStartRequired = false, GetPreferredAllocationAvailable = true };
@@ -52,7 +52,9 @@ internal sealed class DevicePluginService(GpuInventory inventory, Journal journa
         foreach (var container in request.ContainerRequests)
         {
             var devices = string.Join(',', inventory.InIndexOrder(Known(container.DevicesIDs)));
-            response.ContainerResponses.Add(new ContainerAllocateResponse { Envs = { ["NVIDIA_VISIBLE_DEVICES"] = devices } });
+            var answer = new ContainerAllocateResponse { Envs = { ["NVIDIA_VISIBLE_DEVICES"] = devices } };
+            if (options.Driver is { } folder) DriverFolder.MountInto(answer, folder, devices);
+            response.ContainerResponses.Add(answer);
             journal.Write($"allocated {container.DevicesIDs.Count} devices: {devices}");
         }
 

@@ -12,14 +12,17 @@ internal sealed class GpuInventory
     private HashSet<string> _unhealthy = [];
     private TaskCompletionSource _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
-    public GpuInventory(string node, int count)
+    public GpuInventory(IEnumerable<string> uuids)
     {
-        Uuids = [.. Enumerable.Range(0, count).Select(index => Uuid(node, index))];
+        Uuids = [.. uuids];
         _indexOf = Uuids.Select((uuid, index) => (uuid, index)).ToDictionary(pair => pair.uuid, pair => pair.index, StringComparer.Ordinal);
     }
 
     /// <summary>In the order of the device index.</summary>
     public IReadOnlyList<string> Uuids { get; }
+
+    /// <summary>A node's GPUs where there is no mock driver that has them.</summary>
+    public static GpuInventory OfNode(string node, int count) => new(Enumerable.Range(0, count).Select(index => Uuid(node, index)));
 
     /// <summary>
     /// The UUID of a node's GPU: a hash of the node's name and the index, so that it survives restarts as silicon does.

@@ -1,11 +1,11 @@
 namespace Tensormesh.MockDevicePlugin;
 
 /// <summary>The command line. <see cref="Parse"/> throws <see cref="ArgumentException"/> with a sentence for the user.</summary>
-internal sealed record PluginOptions(string PluginDir, string Resource, int Count, string Product, string Node, string? HealthFile)
+internal sealed record PluginOptions(string PluginDir, string Resource, int Count, string Product, string Node, string? Driver, string? HealthFile)
 {
     public const string Usage =
         "usage: mock-device-plugin [--plugin-dir /var/lib/kubelet/device-plugins] [--resource nvidia.com/gpu] [--count 8] "
-        + "[--product NVIDIA-H100-80GB-HBM3] [--node gpu-a] [--health-file unhealthy.json]";
+        + "[--product NVIDIA-H100-80GB-HBM3] [--node gpu-a] [--driver FOLDER] [--health-file unhealthy.json]";
 
     private const int MaxCount = 256;
 
@@ -18,7 +18,7 @@ internal sealed record PluginOptions(string PluginDir, string Resource, int Coun
 
     public static PluginOptions Parse(IReadOnlyList<string> arguments)
     {
-        var options = new PluginOptions("/var/lib/kubelet/device-plugins", "nvidia.com/gpu", 8, "NVIDIA-H100-80GB-HBM3", "gpu-a", null);
+        var options = new PluginOptions("/var/lib/kubelet/device-plugins", "nvidia.com/gpu", 8, "NVIDIA-H100-80GB-HBM3", "gpu-a", null, null);
         for (var i = 0; i < arguments.Count; i += 2)
         {
             var value = i + 1 < arguments.Count ? arguments[i + 1] : throw new ArgumentException($"{arguments[i]} needs a value.");
@@ -29,6 +29,7 @@ internal sealed record PluginOptions(string PluginDir, string Resource, int Coun
                 "--count" => options with { Count = ParseCount(value) },
                 "--product" => options with { Product = value },
                 "--node" => options with { Node = value },
+                "--driver" => options with { Driver = Path.GetFullPath(value) },
                 "--health-file" => options with { HealthFile = value },
                 _ => throw new ArgumentException($"{arguments[i]} is not an option."),
             };

@@ -90,7 +90,7 @@ internal sealed class PluginSession(PluginOptions options, GpuInventory inventor
         }));
         builder.Services.AddRoutingCore();
         builder.Services.AddGrpc();
-        builder.Services.AddSingleton(inventory).AddSingleton(journal);
+        builder.Services.AddSingleton(inventory).AddSingleton(options).AddSingleton(journal);
         // Signals are Program's business: a host of its own lifetime would end one session, not the process.
         builder.Services.AddSingleton<IHostLifetime, NoLifetime>();
         builder.Services.Configure<HostOptions>(host => host.ShutdownTimeout = TimeSpan.FromSeconds(2));

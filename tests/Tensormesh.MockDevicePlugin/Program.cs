@@ -8,11 +8,13 @@ if (args is ["--help" or "-h"])
 }
 
 PluginOptions options;
+GpuInventory inventory;
 try
 {
     options = PluginOptions.Parse(args);
+    inventory = options.Driver is { } folder ? new GpuInventory(DriverFolder.ReadUuids(folder)) : GpuInventory.OfNode(options.Node, options.Count);
 }
-catch (ArgumentException e)
+catch (Exception e) when (e is ArgumentException or IOException)
 {
     Console.Error.WriteLine($"mock-device-plugin: {e.Message}\n{PluginOptions.Usage}");
     return 2;
@@ -20,7 +22,6 @@ catch (ArgumentException e)
 
 var time = TimeProvider.System;
 var journal = new Journal(time);
-var inventory = new GpuInventory(options.Node, options.Count);
 
 using var stopping = new CancellationTokenSource();
 void Stop(PosixSignalContext signal)

@@ -14,8 +14,8 @@ namespace Tensormesh.TestKit;
 public sealed class DevCluster : IAsyncDisposable
 {
     /// <summary>
-    /// An image that real nodes have: a shell with busybox's commands. Without a command it waits, and ends at once
-    /// when told to.
+    /// An image that real nodes have: a shell with busybox's commands, and `cuda-uuids`, which prints the GPUs that CUDA shows. Without a
+    /// command it waits, and ends at once when told to.
     /// </summary>
     public const string WorkloadImage = ContainerImages.Workload;
 
@@ -61,6 +61,9 @@ public sealed class DevCluster : IAsyncDisposable
 
     /// <summary>Where the real node's kubelet tells which pod holds which device.</summary>
     public string PodResourcesSocket => Path.Combine(StateDirectory, "node", "kubelet", "pod-resources", "kubelet.sock");
+
+    /// <summary>The real node's mock driver: a fault that is set there is seen by the containers that have a GPU and by the node's agent.</summary>
+    public NodeDriver Driver => OwnNode().Driver;
 
     /// <summary>The PEM file of the authority that signed the API server's certificate; empty on a user's own cluster.</summary>
     public string CertificateAuthorityFile => _plane?.Credentials.AuthorityFile ?? "";
@@ -149,6 +152,9 @@ public sealed class DevCluster : IAsyncDisposable
     /// <summary>Kills the real node's kubelet and starts another; its containers run on.</summary>
     public Task RestartKubeletAsync() => OwnNode().RestartKubeletAsync();
 
+    /// <summary>Gives the real node the images of an archive, as a pull would.</summary>
+    internal Task ImportImagesAsync(string archive, CancellationToken cancellation) => OwnNode().ImportImagesAsync(archive, cancellation);
+
     /// <summary>Returns when the process runs, which is a moment before it works.</summary>
     public Task StartControllerManagerAsync(ControllerManagerOptions options) =>
         OwnPlane("the controller manager cannot be started").StartControllerManagerAsync(options);
@@ -194,7 +200,7 @@ public sealed class DevCluster : IAsyncDisposable
         var plane = new ControlPlane(record, binaries, network, realNode);
         using var abandoned = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         var postgres = StartPostgresAsync(record, abandoned.Token);
-        var node = realNode ? RealNode.StartAsync(record, binaries, network, plane, abandoned.Token) : null;
+        var node = realNode ? RealNode.StartAsync(record, binaries, network, plane, say, abandoned.Token) : null;
         try
         {
             await plane.StartAsync(options.ControllerManager, abandoned.Token);

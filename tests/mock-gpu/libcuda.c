@@ -25,7 +25,22 @@ static bool initialised;
     FAIL_IF_FAULTY(call, visible[ordinal]);                                  \
     const struct mock_device *found = &state.device_list[visible[ordinal]]
 
-/* Indexes or UUIDs with commas between; the first that does not exist ends the list. */
+/* A device by its index, by its UUID, or by as much of the UUID's beginning as no other device has; -1 for none. */
+static int named(const char *name) {
+    char number[16];
+    int found = -1;
+    bool begins_uuid = strncmp(name, "GPU-", 4) == 0 && name[4] != '\0';
+    for (int i = 0; i < state.devices; i++) {
+        snprintf(number, sizeof number, "%d", i);
+        if (strcmp(name, number) == 0) return i;
+        if (!begins_uuid || strncmp(name, state.device_list[i].uuid, strlen(name)) != 0) continue;
+        if (found >= 0) return -1;
+        found = i;
+    }
+    return found;
+}
+
+/* Names of devices with commas between; the first that is nobody's ends the list. */
 static void choose_visible(void) {
     const char *chosen = getenv("CUDA_VISIBLE_DEVICES");
     visible_count = 0;
@@ -39,14 +54,8 @@ static void choose_visible(void) {
     char list[4096];
     snprintf(list, sizeof list, "%s", chosen);
     for (char *rest = list, *one; (one = strsep(&rest, ",")) != NULL;) {
-        int device = 0;
-        char number[16];
-        while (device < state.devices) {
-            snprintf(number, sizeof number, "%d", device);
-            if (strcmp(one, number) == 0 || strcmp(one, state.device_list[device].uuid) == 0) break;
-            device++;
-        }
-        if (device == state.devices || visible_count == MAX_DEVICES) return;
+        int device = named(one);
+        if (device < 0 || visible_count == MAX_DEVICES) return;
         visible[visible_count++] = device;
     }
 }
@@ -147,7 +156,8 @@ int cuDeviceGetPCIBusId(char *bus_id, int length, CUdevice device) {
 
 int cuGetErrorName(int status, const char **name) {
     static const struct { int status; const char *name; } names[] = {
-        { 0, "CUDA_SUCCESS" }, { 100, "CUDA_ERROR_NO_DEVICE" }, { 719, "CUDA_ERROR_LAUNCH_FAILED" },
+        { 0, "CUDA_SUCCESS" }, { 1, "CUDA_ERROR_INVALID_VALUE" }, { 3, "CUDA_ERROR_NOT_INITIALIZED" }, { 100, "CUDA_ERROR_NO_DEVICE" },
+        { 101, "CUDA_ERROR_INVALID_DEVICE" }, { 719, "CUDA_ERROR_LAUNCH_FAILED" },
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (names[i].status != status) continue;

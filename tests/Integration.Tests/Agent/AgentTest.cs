@@ -19,6 +19,7 @@ public abstract class AgentTest(OperatorFixture product) : IAsyncLifetime
 
     protected ClusterFixture Shared => product.Shared;
     protected DevCluster Cluster => product.Cluster;
+    protected Installation Installation => product.Installation;
     protected IKubernetes Client => product.Cluster.Client;
     protected static CancellationToken Ended => TestContext.Current.CancellationToken;
 

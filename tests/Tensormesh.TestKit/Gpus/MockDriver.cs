@@ -1,7 +1,8 @@
 namespace Tensormesh.TestKit;
 
 /// <summary>The two libraries of the mock NVIDIA driver (tests/mock-gpu), built with the system's compiler.</summary>
-public sealed record MockDriver(string CudaLibrary, string NvmlLibrary)
+/// <param name="UuidsProgram">Prints the UUIDs that CUDA shows to whoever runs it, from whichever driver the loader finds.</param>
+public sealed record MockDriver(string CudaLibrary, string NvmlLibrary, string UuidsProgram)
 {
     /// <summary>Names the file of a <see cref="MockGpus"/> to a process that loads the libraries.</summary>
     public const string EnvironmentVariable = "TENSORMESH_MOCK_GPU";
@@ -15,7 +16,8 @@ public sealed record MockDriver(string CudaLibrary, string NvmlLibrary)
         // Test projects that run side by side would build the same files.
         await using var onlyOne = await StateRoot.LockAsync(folder + ".lock", waiting: null, cancellation);
         await Command.RunAsync("make", ["--silent", "-C", Repository.Folder("tests", "mock-gpu"), $"OUT={folder}"], cancellation);
-        if (old) folder = Path.Combine(folder, "old");
-        return new MockDriver(Path.Combine(folder, "libcuda.so.1"), Path.Combine(folder, "libnvidia-ml.so.1"));
+        var libraries = old ? Path.Combine(folder, "old") : folder;
+        return new MockDriver(
+            Path.Combine(libraries, "libcuda.so.1"), Path.Combine(libraries, "libnvidia-ml.so.1"), Path.Combine(folder, "cuda-uuids"));
     }
 }

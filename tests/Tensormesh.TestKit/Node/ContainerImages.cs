@@ -22,7 +22,10 @@ internal static class ContainerImages
 
     /// <summary>Writes one archive with both images.</summary>
     /// <param name="applets">The names that busybox answers to; each becomes a link.</param>
-    public static void Write(string archiveFile, string pauseProgram, string busybox, IEnumerable<string> applets)
+    /// <param name="programs">More programs, for /usr/bin.</param>
+    /// <param name="libraries">What those need, each at the path that it has on this machine.</param>
+    public static void Write(
+        string archiveFile, string pauseProgram, string busybox, IEnumerable<string> applets, IEnumerable<string> programs, IEnumerable<string> libraries)
     {
         var pause = Layer(layer => AddFile(layer, "pause", pauseProgram));
         var workload = Layer(layer =>
@@ -32,6 +35,8 @@ internal static class ContainerImages
             AddFile(layer, "bin/busybox", busybox);
             foreach (var applet in applets.Where(applet => applet != "busybox"))
                 layer.WriteEntry(new PaxTarEntry(TarEntryType.SymbolicLink, "bin/" + applet) { LinkName = "busybox", Mode = Everyone });
+            foreach (var program in programs) AddFile(layer, "usr/bin/" + Path.GetFileName(program), program);
+            foreach (var library in libraries) AddFile(layer, library.TrimStart('/'), library);
             AddText(layer, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n");
             AddText(layer, "etc/group", "root:x:0:\nnobody:x:65534:\n");
         });
@@ -54,7 +59,8 @@ internal static class ContainerImages
             ["config"] = new Dictionary<string, object>
             {
                 ["Entrypoint"] = entrypoint,
-                ["Env"] = new[] { "PATH=/bin:/usr/bin" },
+                // As in NVIDIA's images: where a driver has its libraries once it is mounted.
+                ["Env"] = new[] { "PATH=/bin:/usr/bin", $"LD_LIBRARY_PATH={NodeDriver.InContainer}/lib64" },
                 ["WorkingDir"] = "/",
             },
             ["rootfs"] = new Dictionary<string, object> { ["type"] = "layers", ["diff_ids"] = new[] { "sha256:" + digest } },

@@ -7,7 +7,8 @@ namespace Tensormesh.TestKit;
 
 /// <summary>
 /// Node gpu-a: a real kubelet, containerd, runc, CNI and kube-proxy, and a mock GPU device plugin that registers
-/// with the kubelet as NVIDIA's does. Pods are real containers: they start, exit, crash and take their grace period.
+/// with the kubelet as NVIDIA's does. Pods are real containers: they start, exit, crash and take their grace period. Those that ask for GPUs
+/// get a mock driver that shows them.
 /// </summary>
 internal sealed class RealNode : IAsyncDisposable
 {
@@ -37,14 +38,18 @@ internal sealed class RealNode : IAsyncDisposable
     private readonly List<DevProcess> _processes = [];
 
     private RealNode(
-        ClusterRecord record, NodeNamespace @namespace, NodeConfiguration configuration, ControlPlaneBinaries binaries, NodeNetwork network)
+        ClusterRecord record, NodeNamespace @namespace, NodeConfiguration configuration, ControlPlaneBinaries binaries, NodeNetwork network,
+        NodeDriver driver)
     {
+        Driver = driver;
         _record = record;
         _namespace = @namespace;
         _configuration = configuration;
         _binaries = binaries;
         _network = network;
     }
+
+    public NodeDriver Driver { get; }
 
     /// <summary>
     /// Null where this machine can carry a real node, whatever its programs are still to be had from; else why not. Containers often let not
@@ -81,9 +86,11 @@ internal sealed class RealNode : IAsyncDisposable
     /// seconds for a Docker that is not there before it first asks.
     /// </summary>
     public static async Task<RealNode> StartAsync(
-        ClusterRecord record, ControlPlaneBinaries binaries, NodeNetwork network, ControlPlane plane, CancellationToken cancellation)
+        ClusterRecord record, ControlPlaneBinaries binaries, NodeNetwork network, ControlPlane plane, Action<string> say,
+        CancellationToken cancellation)
     {
         var folder = Path.Combine(record.Directory, "node");
+        var mock = await MockDriver.BuildAsync(say, cancellation);
         var cgroup = "tensormesh-" + record.Id;
         Directory.CreateDirectory(folder);
         record.SetCgroup(cgroup);
@@ -94,10 +101,11 @@ internal sealed class RealNode : IAsyncDisposable
         plane.WriteUserKubeconfig(configuration.ProxyKubeconfig, "system:kube-proxy");
 
         var @namespace = await NodeNamespace.CreateAsync(record, network, folder, binaries.Pause, cancellation);
-        var node = new RealNode(record, @namespace, configuration, binaries, network);
+        var driver = NodeDriver.Install(Path.Combine(folder, "driver"), mock, MockGpus.OfNode(Name, GpuCount));
+        var node = new RealNode(record, @namespace, configuration, binaries, network, driver);
         try
         {
-            await node.StartContainerdAsync(Path.Combine(folder, "images.tar"), cancellation);
+            await node.StartContainerdAsync(Path.Combine(folder, "images.tar"), mock, cancellation);
             await node.StartKubeletAsync();
             return node;
         }
@@ -175,19 +183,24 @@ internal sealed class RealNode : IAsyncDisposable
         await Task.WhenAll(_processes.Select(process => process.DisposeAsync().AsTask()));
     }
 
-    private async Task StartContainerdAsync(string archive, CancellationToken cancellation)
+    private async Task StartContainerdAsync(string archive, MockDriver mock, CancellationToken cancellation)
     {
         var containerd = await _namespace.StartAsync("containerd", "containerd", ["--config", _configuration.ContainerdFile]);
         _processes.Add(containerd);
         var busybox = Command.Find("busybox")!;
         var applets = await Command.RunAsync(busybox, ["--list"], cancellation);
-        ContainerImages.Write(archive, _binaries.Pause, busybox, applets.Split('\n', StringSplitOptions.RemoveEmptyEntries));
+        var libraries = await SharedLibraries.OfAsync([mock.UuidsProgram, mock.CudaLibrary, mock.NvmlLibrary], cancellation);
+        ContainerImages.Write(
+            archive, _binaries.Pause, busybox, applets.Split('\n', StringSplitOptions.RemoveEmptyEntries), [mock.UuidsProgram], libraries);
         await containerd.WaitUntilAsync(
             "listening", _ => Task.FromResult(File.Exists(_configuration.ContainerdSocket)), StartLimit, cancellation);
-        await _namespace.RunAsync(
-            "ctr", ["--address", _configuration.ContainerdSocket, "--namespace", "k8s.io", "images", "import", archive], cancellation);
+        await ImportImagesAsync(archive, cancellation);
         File.Delete(archive);
     }
+
+    /// <summary>Gives the node the images of an archive, as a pull would.</summary>
+    public Task ImportImagesAsync(string archive, CancellationToken cancellation) => _namespace.RunAsync(
+        "ctr", ["--address", _configuration.ContainerdSocket, "--namespace", "k8s.io", "images", "import", archive], cancellation);
 
     private async Task StartKubeletAsync()
     {
@@ -195,7 +208,7 @@ internal sealed class RealNode : IAsyncDisposable
         _processes.Add(await _namespace.StartAsync("mock-device-plugin", DotnetHost(),
         [
             DevicePlugin()!, "--plugin-dir", "/var/lib/kubelet/device-plugins", "--resource", "nvidia.com/gpu",
-            "--count", $"{GpuCount}", "--product", GpuProduct, "--node", Name,
+            "--driver", Driver.Folder, "--product", GpuProduct, "--node", Name,
         ]));
     }
 

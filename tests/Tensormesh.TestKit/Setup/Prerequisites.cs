@@ -33,6 +33,8 @@ internal static class Prerequisites
 
     private static readonly Package[] Compiler = [new("make", "make"), new("gcc", "cc"), new("libc6-dev", "/usr/include/stdlib.h")];
 
+    private static readonly Package[] ImageBuild = [new("buildah", "buildah"), new("libc-bin", "ldd")];
+
     private static readonly Package[] Build =
     [
         new("golang-go", "go"), new("dpkg-dev", "dpkg-source"), new("rsync", "rsync"), new("jq", "jq"), new("make", "make"), new(
@@ -54,6 +56,8 @@ internal static class Prerequisites
     public static Task EnsureBuildAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(Build, say, cancellation);
 
     public static Task EnsureCompilerAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(Compiler, say, cancellation);
+
+    public static Task EnsureImageBuildAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(ImageBuild, say, cancellation);
 
     public static Task EnsurePgBouncerAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(PgBouncer, say, cancellation);
 

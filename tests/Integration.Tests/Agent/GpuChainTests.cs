@@ -62,7 +62,9 @@ public sealed class GpuChainTests(OperatorFixture product) : OperatorTest(produc
         }
 
         await SeeAsync(team, "train", now => Condition(now, ConditionTypes.GpuVerified)?.Status == "True");
-        Assert.Equal(seen, await ScalarAsync<string[]>($"select uuids from run_interval_gpus where pod = '{pod.Uid()}'"));
+        var recorded = await Eventually.SeeAsync(
+            () => ScalarAsync<string[]>($"select coalesce((select uuids from run_interval_gpus where pod = '{pod.Uid()}'), '{{}}')"), uuids => uuids.Length > 0);
+        Assert.Equal(seen, recorded);
         var charge = await Eventually.SeeAsync(() => LastAsync("GpuUsage", running), last => last?["gpuUuids"] is not null, last => last?.ToJsonString() ?? "none");
         Assert.Equal(seen, charge!["gpuUuids"]!.AsArray().Select(uuid => (string?)uuid));
 

@@ -9,7 +9,8 @@ var groups = new Dictionary<string, Func<Workplace, CancellationToken, Task>>(St
     ["overspend"] = OverspendBenchmark.RunAsync,
     ["reconcile/drain"] = DrainBenchmark.RunAsync,
     ["reconcile/memory"] = MemoryBenchmark.RunAsync,
-    ["probe"] = ProbeBenchmark.RunAsync,
+    ["probe/devices"] = ProbeBenchmark.RunAsync,
+    ["probe/agent"] = AgentBenchmark.RunAsync,
 };
 
 // A group may have parts: its name alone is all of them.

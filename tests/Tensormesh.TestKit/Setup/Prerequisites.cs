@@ -33,6 +33,8 @@ internal static class Prerequisites
 
     private static readonly Package[] Compiler = [new("make", "make"), new("gcc", "cc"), new("libc6-dev", "/usr/include/stdlib.h")];
 
+    private static readonly Package[] AheadOfTime = [.. Compiler, new("zlib1g-dev", "/usr/include/zlib.h")];
+
     private static readonly Package[] Build =
     [
         new("golang-go", "go"), new("dpkg-dev", "dpkg-source"), new("rsync", "rsync"), new("jq", "jq"), new("make", "make"), new(
@@ -54,6 +56,8 @@ internal static class Prerequisites
     public static Task EnsureBuildAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(Build, say, cancellation);
 
     public static Task EnsureCompilerAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(Compiler, say, cancellation);
+
+    public static Task EnsureAheadOfTimeAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(AheadOfTime, say, cancellation);
 
     public static Task EnsurePgBouncerAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(PgBouncer, say, cancellation);
 

@@ -51,15 +51,16 @@ public sealed class ApiServerTests
         {
             var file = Path.Combine(folder, "config");
             await File.WriteAllTextAsync(Path.Combine(folder, "token"), "secret\n", TestContext.Current.CancellationToken);
-            await File.WriteAllTextAsync(file, $$"""
+            var text = """
                 current-context: here
                 contexts: [{name: here, context: {cluster: home, user: me}}]
                 clusters: [{name: home, cluster: {server: "https://127.0.0.1:6443"}}]
                 users:
                 - name: me
                   user:
-                    {{user}}
-                """, TestContext.Current.CancellationToken);
+                    USER
+                """;
+            await File.WriteAllTextAsync(file, text.Replace("USER", user, StringComparison.Ordinal), TestContext.Current.CancellationToken);
             if (problem is null)
             {
                 Assert.Equal("secret", Kubeconfig.Read(file).Token!().Trim());

@@ -5,7 +5,7 @@ DEV := dotnet artifacts/bin/Tensormesh.Dev/$(configuration)/tensormesh-dev.dll
 export DOTNET_CLI_TELEMETRY_OPTOUT := 1
 export DOTNET_NOLOGO := 1
 
-.PHONY: demo run test unit bench gpu-check lint crds build clean sweep
+.PHONY: demo run test unit bench publish-agent gpu-check lint crds build clean sweep
 
 demo: build ## The story of the product on a dev cluster; ends by itself.
 	@$(DEV) demo
@@ -22,6 +22,10 @@ unit: build ## Only the tests without I/O: seconds.
 bench: ## Every benchmark, or one group: make bench BENCH=ledger. Optimized code, whatever CONFIGURATION says.
 	@dotnet build tests/Benchmarks -c Release -v quiet --nologo -clp:NoSummary >&2
 	@dotnet artifacts/bin/Benchmarks/release/Benchmarks.dll $(BENCH)
+
+publish-agent: OUT ?= artifacts/agent
+publish-agent: ## The agent, compiled ahead of time into one executable in OUT (artifacts/agent). Needs gcc, libc6-dev and zlib1g-dev.
+	@dotnet publish src/Tensormesh.Agent -c Release -o $(OUT) -v quiet --nologo -clp:NoSummary
 
 gpu-check: ## Probes this machine's own GPUs and times each call. Where there is no driver, gpu-check ends with 3, and make says so.
 	@dotnet build tests/Tensormesh.GpuCheck -c Release -v quiet --nologo -clp:NoSummary >&2

@@ -1,4 +1,3 @@
-using k8s.Autorest;
 using Tensormesh.Agent.Allocating;
 using Tensormesh.Agent.Reporting;
 using Tensormesh.Agent.Telemetry;
@@ -34,10 +33,9 @@ internal sealed partial class NodeAgent(
             }
             catch (Exception fault)
             {
-                var reason = fault is HttpOperationException refused ? $"{(int)refused.Response.StatusCode} {refused.Response.Content}" : fault.Message;
                 metrics.Rounds.WithLabels("fault").Inc();
-                readiness.Failed(reason);
-                LogFault(logger, options.NodeName, reason);
+                readiness.Failed(fault.Message);
+                LogFault(logger, options.NodeName, fault.Message);
             }
 
             await PauseAsync(options.ProbeInterval - time.GetElapsedTime(began), stopping).ConfigureAwait(false);

@@ -1,8 +1,7 @@
-using k8s;
-using k8s.Exceptions;
 using Prometheus;
 using Tensormesh.Agent;
 using Tensormesh.Agent.Allocating;
+using Tensormesh.Agent.Cluster;
 using Tensormesh.Agent.Reporting;
 using Tensormesh.Agent.Telemetry;
 using Tensormesh.Devices;
@@ -11,7 +10,8 @@ using Tensormesh.Devices.Worker;
 // The driver is called by a process of its own, which is this executable again: a call that hangs can be killed.
 if (ProbeWorker.TryRun(args)) return 0;
 
-var builder = WebApplication.CreateSlimBuilder(args);
+var builder = Host.CreateEmptyApplicationBuilder(null);
+builder.Configuration.AddEnvironmentVariables().AddCommandLine(args);
 builder.Logging.ClearProviders().AddSimpleConsole(console =>
 {
     console.SingleLine = true;
@@ -37,12 +37,12 @@ if (options.Problems().ToArray() is { Length: > 0 } problems)
     return 2;
 }
 
-Kubernetes client;
+ApiServer server;
 try
 {
-    client = ApiServerConnection.Open(options.Kubeconfig);
+    server = ApiServerConnection.Open(options.Kubeconfig);
 }
-catch (Exception unusable) when (unusable is KubeConfigException or IOException or UnauthorizedAccessException)
+catch (InvalidDataException unusable)
 {
     Console.Error.WriteLine($"tensormesh-agent: {AgentOptions.Section}:Kubeconfig is '{options.Kubeconfig}', and no API server can be found by it: {unusable.Message}");
     return 2;
@@ -50,7 +50,7 @@ catch (Exception unusable) when (unusable is KubeConfigException or IOException 
 
 builder.Services.AddSingleton(options);
 builder.Services.AddSingleton(TimeProvider.System);
-builder.Services.AddSingleton<IKubernetes>(client);
+builder.Services.AddSingleton(server);
 
 // What is seen.
 builder.Services.AddSingleton<IDeviceProbe>(services => new CudaDeviceProbe(options.Probe, services.GetRequiredService<TimeProvider>()));
@@ -64,16 +64,7 @@ builder.Services.AddSingleton(Metrics.NewCustomRegistry());
 builder.Services.AddSingleton<AgentMetrics>();
 builder.Services.AddSingleton<Readiness>();
 builder.Services.AddHostedService<NodeAgent>();
+builder.Services.AddHostedService<TelemetryEndpoint>();
 
-builder.WebHost.ConfigureKestrel(kestrel =>
-{
-    var metrics = new Uri(options.MetricsUrl);
-    kestrel.Listen(System.Net.IPAddress.Parse(metrics.Host), metrics.Port);
-});
-
-var app = builder.Build();
-app.MapMetrics("/metrics", app.Services.GetRequiredService<CollectorRegistry>());
-app.MapGet("/healthz", () => "ok");
-app.MapGet("/readyz", (Readiness readiness) => readiness.Problem() is { } problem ? Results.Text(problem + "\n", statusCode: 503) : Results.Text("ok\n"));
-await app.RunAsync();
+await builder.Build().RunAsync();
 return 0;

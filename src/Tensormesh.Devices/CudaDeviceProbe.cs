@@ -7,28 +7,37 @@ namespace Tensormesh.Devices;
 public sealed record CudaDeviceProbeOptions
 {
     /// <summary>A path, or a name that the loader looks up.</summary>
-    public string CudaLibrary { get; init; } = "libcuda.so.1";
+    public string CudaLibrary { get; set; } = "libcuda.so.1";
 
     /// <inheritdoc cref="CudaLibrary"/>
-    public string NvmlLibrary { get; init; } = "libnvidia-ml.so.1";
+    public string NvmlLibrary { get; set; } = "libnvidia-ml.so.1";
 
     /// <summary>
     /// What is run as the worker, before the arguments that make it one: an executable whose Main calls
-    /// <see cref="ProbeWorker.TryRun"/>. This executable itself unless said otherwise.
+    /// <see cref="ProbeWorker.TryRun"/>. Unless said otherwise, that of the worker alone where it was published beside this executable, or this
+    /// executable itself.
     /// </summary>
-    public IReadOnlyList<string> WorkerCommand { get; init; } = Itself();
+    public IReadOnlyList<string> WorkerCommand { get; init; } = Worker();
 
     /// <summary>For one probe. A driver that needs longer hangs.</summary>
-    public TimeSpan Deadline { get; init; } = TimeSpan.FromSeconds(5);
+    public TimeSpan Deadline { get; set; } = TimeSpan.FromSeconds(5);
 
     /// <summary>For the first probe of a worker, which initialises every device that no other process keeps awake.</summary>
-    public TimeSpan FirstDeadline { get; init; } = TimeSpan.FromSeconds(30);
+    public TimeSpan FirstDeadline { get; set; } = TimeSpan.FromSeconds(30);
 
     /// <summary>CUDA never looks again in a process that it answered once, so a worker is replaced now and then.</summary>
-    public TimeSpan WorkerLifetime { get; init; } = TimeSpan.FromMinutes(10);
+    public TimeSpan WorkerLifetime { get; set; } = TimeSpan.FromMinutes(10);
+
+    /// <summary>
+    /// The same of a worker that saw a fault from its first probe on. A fault that is gone may stick to it, so this and the time between two
+    /// probes is how late a recovery may be seen; each new worker initialises every device.
+    /// </summary>
+    public TimeSpan FaultyWorkerLifetime { get; set; } = TimeSpan.FromSeconds(20);
 
     /// <summary>How long a hardware XID error makes a device unhealthy. After that, only what can still be seen counts.</summary>
-    public TimeSpan XidMemory { get; init; } = TimeSpan.FromMinutes(5);
+    public TimeSpan XidMemory { get; set; } = TimeSpan.FromMinutes(5);
+
+    private static string[] Worker() => Path.Combine(AppContext.BaseDirectory, ProbeWorker.Verb) is var beside && File.Exists(beside) ? [beside] : Itself();
 
     private static string[] Itself() => Path.GetFileNameWithoutExtension(Environment.ProcessPath) is "dotnet"
         ? [Environment.ProcessPath!, Path.GetFullPath(Environment.GetCommandLineArgs()[0])]
@@ -53,6 +62,9 @@ public sealed class CudaDeviceProbe(CudaDeviceProbeOptions options, TimeProvider
     private readonly List<WorkerProcess> killed = [];
     private readonly HashSet<int> slow = [];
     private WorkerProcess? worker;
+
+    /// <summary>What the worker saw to be at fault when it was new; empty when it saw nothing.</summary>
+    private string faultFromStart = "";
     private bool disposed;
 
     public async Task<DeviceInventory> ProbeAsync(CancellationToken cancellation)
@@ -81,12 +93,15 @@ public sealed class CudaDeviceProbe(CudaDeviceProbeOptions options, TimeProvider
 
     private async Task<DeviceInventory> ProbeAloneAsync(CancellationToken cancellation)
     {
-        if (worker is not null && (!worker.IsAlive || worker.Age > options.WorkerLifetime)) Retire();
+        if (worker is not null && (!worker.IsAlive || worker.Age >= Lifetime)) Retire();
         var isFresh = worker is null;
         var inventory = await AskWorkerAsync(cancellation);
-        // What an old worker's CUDA says is old: only a new one tells whether a device was replaced or CUDA cannot be had.
-        return isFresh || !IsCudaInDoubt(inventory) ? inventory : await AskWorkerAsync(cancellation);
+        // What an old worker's CUDA says is old: only a new one tells whether a device was replaced or CUDA cannot be had. One that is kept said
+        // the same when it was new.
+        return isFresh || worker is not null || !IsCudaInDoubt(inventory) ? inventory : await AskWorkerAsync(cancellation);
     }
+
+    private TimeSpan Lifetime => faultFromStart.Length == 0 ? options.WorkerLifetime : options.FaultyWorkerLifetime;
 
     private async Task<DeviceInventory> AskWorkerAsync(CancellationToken cancellation)
     {
@@ -94,6 +109,7 @@ public sealed class CudaDeviceProbe(CudaDeviceProbeOptions options, TimeProvider
         Bury();
         if (worker is null && killed.Count >= MaxStuckWorkers)
             return Judge(Told.Nothing($"{killed.Count} earlier probes hang in the driver and cannot be ended"), now);
+        var isFresh = worker is null;
         try
         {
             worker ??= WorkerProcess.Start(options.WorkerCommand, options.CudaLibrary, options.NvmlLibrary, time);
@@ -109,7 +125,10 @@ public sealed class CudaDeviceProbe(CudaDeviceProbeOptions options, TimeProvider
             var told = await worker.AskAsync(Request(), worker.HasAnswered ? options.Deadline : options.FirstDeadline, cancellation);
             Remember(told);
             var inventory = Judge(told, now);
-            isToBeKept = told.IsWhole && inventory.Driver == DriverState.Working && !inventory.Devices.Any(IsStuck);
+            var fault = StickingFault(inventory);
+            if (isFresh || fault.Length == 0) faultFromStart = fault;
+            // A fault that came while the worker lived may only stick to it. One that it found there does not.
+            isToBeKept = told.IsWhole && fault == faultFromStart;
             return inventory;
         }
         finally
@@ -180,6 +199,11 @@ public sealed class CudaDeviceProbe(CudaDeviceProbeOptions options, TimeProvider
     };
 
     private static DeviceHealth Unresponsive(string message) => new(HealthVerdict.Unknown, HealthReason.Unresponsive, message);
+
+    /// <summary>What is at fault in a way that may stick to the worker; empty when nothing is.</summary>
+    private static string StickingFault(DeviceInventory inventory) => string.Join(
+        ' ', inventory.Devices.Where(IsStuck).Select(device => $"{device.Index}:{device.Uuid}:{device.Health.Reason}")
+            .Prepend(inventory.Driver == DriverState.Working ? "" : $"{inventory.Driver}")).Trim();
 
     /// <summary>Faults that the libraries go on telling of in the same process after they are gone.</summary>
     private static bool IsStuck(Device device) => device.Health.Reason switch

@@ -1,5 +1,6 @@
 using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
+using System.Diagnostics.CodeAnalysis;
 using System.Text.Json.Serialization;
 using k8s;
 using k8s.Models;
@@ -35,6 +36,7 @@ public sealed class GpuNode : IKubernetesObject<V1ObjectMeta>, IStatus<GpuNodeSt
     [JsonPropertyName("status")] public GpuNodeStatus? Status { get; set; }
 }
 
+[UnconditionalSuppressMessage("Trimming", "IL2026", Justification = SchemaOnly.Why)]
 public sealed class GpuNodeStatus
 {
     [Description("The node.")]
@@ -93,6 +95,7 @@ public sealed class GpuNodeStatus
 }
 
 [Description("One GPU.")]
+[UnconditionalSuppressMessage("Trimming", "IL2026", Justification = SchemaOnly.Why)]
 public sealed class GpuDevice
 {
     [Description("The GPU's own UUID, such as GPU-5a4fd7b2-6ff7-4b8e-9d5f-0d1b1f1f2c3a: its identity. " +
@@ -143,6 +146,7 @@ public sealed class GpuDevice
 }
 
 [Description("A part of a GPU that is handed out on its own.")]
+[UnconditionalSuppressMessage("Trimming", "IL2026", Justification = SchemaOnly.Why)]
 public sealed class GpuMigInstance
 {
     [Description("The instance's UUID, such as MIG-8f3c5a5e-3f7d-5a3b-9d0e-1a2b3c4d5e6f.")]
@@ -158,6 +162,7 @@ public sealed class GpuMigInstance
 }
 
 [Description("The GPUs that one container holds.")]
+[UnconditionalSuppressMessage("Trimming", "IL2026", Justification = SchemaOnly.Why)]
 public sealed class GpuAllocation
 {
     [Description("The pod's uid. Absent while it is not certain which pod of the name it is; " +
@@ -186,6 +191,7 @@ public sealed class GpuAllocation
 }
 
 [Description("A time during which a GPU was not known to be healthy.")]
+[UnconditionalSuppressMessage("Trimming", "IL2026", Justification = SchemaOnly.Why)]
 public sealed class GpuOutage
 {
     [Description("The GPU's UUID.")]
@@ -220,4 +226,10 @@ public static class GpuHealth
     public const string Healthy = "Healthy";
     public const string Unhealthy = "Unhealthy";
     public const string Unknown = "Unknown";
+}
+
+/// <summary>An agent that was compiled ahead of time carries these types.</summary>
+internal static class SchemaOnly
+{
+    public const string Why = "MaxLength says what the CRD's schema is. Nothing asks it to judge an object, which is what trimming would break.";
 }

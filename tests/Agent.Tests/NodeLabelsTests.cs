@@ -1,5 +1,5 @@
 using System.Text.Json;
-using k8s.Models;
+using Tensormesh.Agent.Cluster;
 using Tensormesh.Agent.Reporting;
 using Tensormesh.Devices;
 using Tensormesh.Resources;
@@ -39,19 +39,21 @@ public sealed class NodeLabelsTests
     [InlineData("tensormesh-agent", "Apply", false)]
     public void What_another_wrote_is_known_by_its_manager(string? manager, string? operation, bool byAnother)
     {
-        var node = new V1Node { Metadata = new V1ObjectMeta { Name = "gpu-a", Labels = new Dictionary<string, string>() } };
+        var node = new NodeObject("v1", "Node", new ObjectMeta { Name = "gpu-a" });
         if (manager is not null)
         {
-            node.Metadata.Labels[WellKnown.GpuProductLabel] = "NVIDIA-L40S";
-            node.Metadata.ManagedFields =
-            [
-                new()
+            node = node with
+            {
+                Metadata = new ObjectMeta
                 {
-                    Manager = manager,
-                    Operation = operation,
-                    FieldsV1 = JsonSerializer.Deserialize<JsonElement>("""{"f:metadata": {"f:labels": {"f:nvidia.com/gpu.product": {} } } }"""),
+                    Name = "gpu-a",
+                    Labels = new Dictionary<string, string> { [WellKnown.GpuProductLabel] = "NVIDIA-L40S" },
+                    ManagedFields =
+                    [
+                        new(manager, operation, JsonSerializer.Deserialize<JsonElement>("""{"f:metadata": {"f:labels": {"f:nvidia.com/gpu.product": {} } } }""")),
+                    ],
                 },
-            ];
+            };
         }
 
         Assert.Equal(byAnother, NodeLabels.IsLabelledByAnother(node));

@@ -10,7 +10,8 @@ var groups = new Dictionary<string, Func<Workplace, CancellationToken, Task>>(St
     ["reconcile/drain"] = DrainBenchmark.RunAsync,
     ["reconcile/memory"] = MemoryBenchmark.RunAsync,
     ["fleet"] = FleetBenchmark.RunAsync,
-    ["probe"] = ProbeBenchmark.RunAsync,
+    ["probe/devices"] = ProbeBenchmark.RunAsync,
+    ["probe/agent"] = AgentBenchmark.RunAsync,
 };
 
 // A group may have parts: its name alone is all of them.

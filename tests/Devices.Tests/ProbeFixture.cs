@@ -34,6 +34,8 @@ internal sealed class MockNode : IAsyncDisposable
         {
             CudaLibrary = driver.CudaLibrary,
             NvmlLibrary = driver.NvmlLibrary,
+            // Stories of a fault and its end need not wait.
+            FaultyWorkerLifetime = TimeSpan.Zero,
             // Each test has its own file, so it is handed to the worker alone.
             WorkerCommand =
             [

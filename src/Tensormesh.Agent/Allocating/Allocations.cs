@@ -1,9 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 using Grpc.Core;
-using k8s;
-using k8s.Autorest;
-using k8s.Models;
+using Tensormesh.Agent.Cluster;
 
 namespace Tensormesh.Agent.Allocating;
 
@@ -24,7 +22,7 @@ internal abstract record AllocationReading
 /// the kubelet has taken in: it takes in a pod of an old name after it let go of the pod that had it.
 /// </summary>
 internal sealed partial class Allocations(
-    Kubelet kubelet, IKubernetes client, AgentOptions options, TimeProvider time, ILogger<Allocations> logger)
+    Kubelet kubelet, ApiServer server, AgentOptions options, TimeProvider time, ILogger<Allocations> logger)
 {
     private sealed record Resolved(Allocation Allocation, bool Finished, long AskedAt);
 
@@ -86,19 +84,19 @@ internal sealed partial class Allocations(
     {
         try
         {
-            var pod = await client.CoreV1.ReadNamespacedPodAsync(key.Name, key.Namespace, cancellationToken: cancellation).ConfigureAwait(false);
+            var pod = await server.ReadAsync($"api/v1/namespaces/{key.Namespace}/pods/{key.Name}", Shapes.Default.PodObject, cancellation).ConfigureAwait(false);
             // What has no start time was not taken in by the kubelet, which speaks of a namesake then.
             return pod.Spec.NodeName != options.NodeName || pod.Status?.StartTime is null
                 ? new PodAnswer.NotYet()
-                : new PodAnswer.Is(pod.Uid(), Finished: pod.Status.Phase is "Succeeded" or "Failed");
+                : new PodAnswer.Is(pod.Metadata.Uid!, Finished: pod.Status.Phase is "Succeeded" or "Failed");
         }
-        catch (HttpOperationException gone) when (gone.Response.StatusCode == HttpStatusCode.NotFound)
+        catch (ApiServerRefusal gone) when (gone.Status == HttpStatusCode.NotFound)
         {
             return new PodAnswer.NoAnswer();
         }
-        catch (Exception fault) when (fault is HttpOperationException or HttpRequestException)
+        catch (Exception fault) when (fault is ApiServerRefusal or HttpRequestException)
         {
-            LogNotAsked(logger, key, fault is HttpOperationException refused ? refused.Response.Content : fault.Message);
+            LogNotAsked(logger, key, fault.Message);
             return new PodAnswer.NoAnswer();
         }
     }

@@ -1,24 +1,22 @@
 using System.Net;
-using k8s;
-using k8s.Autorest;
-using k8s.Models;
+using Tensormesh.Agent.Cluster;
 using Tensormesh.Resources;
 
 namespace Tensormesh.Agent.Reporting;
 
 /// <summary>The GpuNode of this agent's own node, and no other.</summary>
-internal sealed class GpuNodes(IKubernetes client, AgentOptions options)
+internal sealed class GpuNodes(ApiServer server, AgentOptions options)
 {
+    private string Path => $"apis/{WellKnown.ApiVersion}/{GpuNode.PluralName}/{options.NodeName}";
+
     /// <summary>What the object says; null when there is none.</summary>
     public async Task<GpuNodeStatus?> ReadAsync(CancellationToken cancellation)
     {
         try
         {
-            var node = await client.CustomObjects.GetClusterCustomObjectAsync<GpuNode>(
-                WellKnown.Group, WellKnown.Version, GpuNode.PluralName, options.NodeName, cancellation).ConfigureAwait(false);
-            return node.Status;
+            return (await server.ReadAsync(Path, Shapes.Default.GpuNodeObject, cancellation).ConfigureAwait(false)).Status;
         }
-        catch (HttpOperationException none) when (none.Response.StatusCode == HttpStatusCode.NotFound)
+        catch (ApiServerRefusal none) when (none.Status == HttpStatusCode.NotFound)
         {
             return null;
         }
@@ -31,34 +29,25 @@ internal sealed class GpuNodes(IKubernetes client, AgentOptions options)
         {
             await ApplyStatusAsync(status, cancellation).ConfigureAwait(false);
         }
-        catch (HttpOperationException none) when (none.Response.StatusCode == HttpStatusCode.NotFound)
+        catch (ApiServerRefusal none) when (none.Status == HttpStatusCode.NotFound)
         {
             await ApplyObjectAsync(cancellation).ConfigureAwait(false);
             await ApplyStatusAsync(status, cancellation).ConfigureAwait(false);
         }
     }
 
-    private Task<GpuNode> ApplyStatusAsync(GpuNodeStatus status, CancellationToken cancellation) =>
-        client.CustomObjects.PatchClusterCustomObjectStatusAsync<GpuNode>(
-            Patch(new { apiVersion = WellKnown.ApiVersion, kind = GpuNode.KubeKind, metadata = new { name = options.NodeName }, status }),
-            WellKnown.Group, WellKnown.Version, GpuNode.PluralName, options.NodeName,
-            fieldManager: WellKnown.AgentFieldManager, force: true, cancellationToken: cancellation);
+    private Task ApplyStatusAsync(GpuNodeStatus status, CancellationToken cancellation) => server.ApplyAsync(
+        $"{Path}/status", GpuNodeObject.Of(new ObjectMeta { Name = options.NodeName }, status), Shapes.Default.GpuNodeObject, force: true, cancellation);
 
     /// <summary>Owned by the Node, so that it goes when the Node does.</summary>
     private async Task ApplyObjectAsync(CancellationToken cancellation)
     {
-        var node = await client.CoreV1.ReadNodeAsync(options.NodeName, cancellationToken: cancellation).ConfigureAwait(false);
-        var owner = new V1OwnerReference { ApiVersion = "v1", Kind = "Node", Name = node.Name(), Uid = node.Uid() };
-        await client.CustomObjects.PatchClusterCustomObjectAsync<GpuNode>(
-            Patch(new
-            {
-                apiVersion = WellKnown.ApiVersion,
-                kind = GpuNode.KubeKind,
-                metadata = new { name = options.NodeName, ownerReferences = new[] { owner } },
-            }),
-            WellKnown.Group, WellKnown.Version, GpuNode.PluralName, options.NodeName,
-            fieldManager: WellKnown.AgentFieldManager, force: true, cancellationToken: cancellation).ConfigureAwait(false);
+        var node = await server.ReadAsync($"api/v1/nodes/{options.NodeName}", Shapes.Default.NodeObject, cancellation).ConfigureAwait(false);
+        var metadata = new ObjectMeta
+        {
+            Name = options.NodeName,
+            OwnerReferences = [new OwnerReference("v1", "Node", node.Metadata.Name, node.Metadata.Uid!)],
+        };
+        await server.ApplyAsync(Path, GpuNodeObject.Of(metadata, null), Shapes.Default.GpuNodeObject, force: true, cancellation).ConfigureAwait(false);
     }
-
-    private static V1Patch Patch(object content) => new(KubernetesJson.Serialize(content), V1Patch.PatchType.ApplyPatch);
 }

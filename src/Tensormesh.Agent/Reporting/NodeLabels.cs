@@ -1,14 +1,12 @@
 using System.Globalization;
 using System.Net;
-using k8s;
-using k8s.Autorest;
-using k8s.Models;
+using Tensormesh.Agent.Cluster;
 using Tensormesh.Resources;
 
 namespace Tensormesh.Agent.Reporting;
 
 /// <summary>Labels the node as GPU Feature Discovery does, only where nothing else does: what another wrote is never changed.</summary>
-internal sealed partial class NodeLabels(IKubernetes client, AgentOptions options, TimeProvider time, ILogger<NodeLabels> logger)
+internal sealed partial class NodeLabels(ApiServer server, AgentOptions options, TimeProvider time, ILogger<NodeLabels> logger)
 {
     /// <summary>Whoever labelled the node may have been taken away.</summary>
     private static readonly TimeSpan LookAgain = TimeSpan.FromMinutes(10);
@@ -16,11 +14,13 @@ internal sealed partial class NodeLabels(IKubernetes client, AgentOptions option
     private IReadOnlyDictionary<string, string>? applied;
     private long lookedAt;
 
+    private string Path => $"api/v1/nodes/{options.NodeName}";
+
     public async Task ApplyAsync(GpuNodeStatus status, CancellationToken cancellation)
     {
         if (!options.LabelNode || Wanted(status) is not { } wanted) return;
         if (applied is not null && Same(applied, wanted) && time.GetElapsedTime(lookedAt) < LookAgain) return;
-        var node = await client.CoreV1.ReadNodeAsync(options.NodeName, cancellationToken: cancellation).ConfigureAwait(false);
+        var node = await server.ReadAsync(Path, Shapes.Default.NodeObject, cancellation).ConfigureAwait(false);
         if (IsLabelledByAnother(node)) LogLeft(logger, options.NodeName);
         else await WriteAsync(wanted, cancellation).ConfigureAwait(false);
         (applied, lookedAt) = (wanted, time.GetTimestamp());
@@ -28,20 +28,18 @@ internal sealed partial class NodeLabels(IKubernetes client, AgentOptions option
 
     private async Task WriteAsync(IReadOnlyDictionary<string, string> wanted, CancellationToken cancellation)
     {
-        var patch = new { apiVersion = "v1", kind = "Node", metadata = new { name = options.NodeName, labels = wanted } };
+        var patch = new NodeObject("v1", "Node", new ObjectMeta { Name = options.NodeName, Labels = wanted });
         try
         {
             // Without force: what another manager wrote meanwhile is a conflict, and stays.
-            await client.CoreV1.PatchNodeAsync(
-                new V1Patch(KubernetesJson.Serialize(patch), V1Patch.PatchType.ApplyPatch), options.NodeName,
-                fieldManager: WellKnown.AgentFieldManager, force: false, cancellationToken: cancellation).ConfigureAwait(false);
+            await server.ApplyAsync(Path, patch, Shapes.Default.NodeObject, force: false, cancellation).ConfigureAwait(false);
             LogLabelled(logger, options.NodeName, wanted[WellKnown.GpuProductLabel]);
         }
-        catch (HttpOperationException taken) when (taken.Response.StatusCode == HttpStatusCode.Conflict)
+        catch (ApiServerRefusal taken) when (taken.Status == HttpStatusCode.Conflict)
         {
             LogLeft(logger, options.NodeName);
         }
-        catch (HttpOperationException refused) when (refused.Response.StatusCode == HttpStatusCode.Forbidden)
+        catch (ApiServerRefusal refused) when (refused.Status == HttpStatusCode.Forbidden)
         {
             LogForbidden(logger, options.NodeName);
         }
@@ -64,14 +62,14 @@ internal sealed partial class NodeLabels(IKubernetes client, AgentOptions option
     }
 
     /// <summary>Whether one of the labels stands there that this agent did not write.</summary>
-    internal static bool IsLabelledByAnother(V1Node node)
+    internal static bool IsLabelledByAnother(NodeObject node)
     {
         string[] ours = [WellKnown.GpuProductLabel, WellKnown.GpuMemoryLabel, WellKnown.GpuCountLabel, WellKnown.GpuComputeMajorLabel, WellKnown.GpuComputeMinorLabel];
         var written = (node.Metadata.ManagedFields ?? [])
             .Where(entry => entry is { Manager: WellKnown.AgentFieldManager, Operation: "Apply" })
-            .Select(entry => KubernetesJson.Serialize(entry.FieldsV1))
+            .Select(entry => entry.FieldsV1.ToString())
             .ToArray();
-        return ours.Any(label => node.GetLabel(label) is not null && !written.Any(fields => fields.Contains($"\"f:{label}\"", StringComparison.Ordinal)));
+        return ours.Any(label => node.Metadata.Labels?.ContainsKey(label) == true && !written.Any(fields => fields.Contains($"\"f:{label}\"", StringComparison.Ordinal)));
     }
 
     private static bool Same(IReadOnlyDictionary<string, string> one, IReadOnlyDictionary<string, string> other) =>

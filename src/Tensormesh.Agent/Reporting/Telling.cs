@@ -1,4 +1,5 @@
-using k8s;
+using System.Text.Json;
+using Tensormesh.Agent.Cluster;
 using Tensormesh.Resources;
 
 namespace Tensormesh.Agent.Reporting;
@@ -14,7 +15,7 @@ internal static class Telling
     /// <summary>Whether the two differ in more than how late it is.</summary>
     public static bool SaysOther(GpuNodeStatus told, GpuNodeStatus now) => WithoutClock(told) != WithoutClock(now);
 
-    private static string WithoutClock(GpuNodeStatus status) => KubernetesJson.Serialize(new GpuNodeStatus
+    private static string WithoutClock(GpuNodeStatus status) => JsonSerializer.Serialize(new GpuNodeStatus
     {
         NodeName = status.NodeName,
         HeartbeatSeconds = status.HeartbeatSeconds,
@@ -29,7 +30,7 @@ internal static class Telling
         Outages = status.Outages ?? [],
         OutagesDroppedUntil = status.OutagesDroppedUntil,
         Conditions = status.Conditions ?? [],
-    });
+    }, Shapes.Default.GpuNodeStatus);
 
     /// <summary>When a GPU was last seen healthy moves with every look, and matters once it is not.</summary>
     private static GpuDevice WithoutClock(GpuDevice device) => new()

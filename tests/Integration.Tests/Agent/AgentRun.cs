@@ -1,8 +1,8 @@
-using k8s;
 using Microsoft.Extensions.Logging.Abstractions;
 using Prometheus;
 using Tensormesh.Agent;
 using Tensormesh.Agent.Allocating;
+using Tensormesh.Agent.Cluster;
 using Tensormesh.Agent.Reporting;
 using Tensormesh.Agent.Telemetry;
 using Tensormesh.Devices;
@@ -15,16 +15,16 @@ internal sealed class AgentRun : IAsyncDisposable
     private readonly Kubelet kubelet;
     private readonly NodeAgent agent;
 
-    private readonly AgentMetrics metrics = new(Metrics.NewCustomRegistry());
+    private readonly AgentMetrics metrics = new(Metrics.NewCustomRegistry(), TimeProvider.System);
 
-    private AgentRun(IDeviceProbe probe, IKubernetes client, AgentOptions options)
+    private AgentRun(IDeviceProbe probe, ApiServer server, AgentOptions options)
     {
         var time = TimeProvider.System;
         kubelet = new Kubelet(options.PodResourcesSocket, time);
         Readiness = new Readiness(options, time);
         agent = new NodeAgent(
-            probe, new Allocations(kubelet, client, options, time, NullLogger<Allocations>.Instance), new GpuNodes(client, options),
-            new NodeLabels(client, options, time, NullLogger<NodeLabels>.Instance), options, metrics, Readiness,
+            probe, new Allocations(kubelet, server, options, time, NullLogger<Allocations>.Instance), new GpuNodes(server, options),
+            new NodeLabels(server, options, time, NullLogger<NodeLabels>.Instance), options, metrics, Readiness,
             time, NullLogger<NodeAgent>.Instance);
     }
 
@@ -39,10 +39,10 @@ internal sealed class AgentRun : IAsyncDisposable
 
     private double Looks => metrics.Rounds.WithLabels("done").Value;
 
-    public static async Task<AgentRun> StartAsync(IDeviceProbe probe, IKubernetes client, AgentOptions options)
+    public static async Task<AgentRun> StartAsync(IDeviceProbe probe, ApiServer server, AgentOptions options)
     {
         Assert.Empty(options.Problems());
-        var run = new AgentRun(probe, client, options);
+        var run = new AgentRun(probe, server, options);
         await run.agent.StartAsync(TestContext.Current.CancellationToken);
         return run;
     }

@@ -3,6 +3,7 @@ using k8s;
 using k8s.Autorest;
 using k8s.Models;
 using Tensormesh.Agent;
+using Tensormesh.Agent.Cluster;
 using Tensormesh.Integration.Tests.Operators;
 using Tensormesh.Resources;
 using Tensormesh.TestKit;
@@ -62,6 +63,15 @@ public abstract class AgentTest(OperatorFixture product) : IAsyncLifetime
         var pod = await AgentRights.CreatePodAsync(Cluster, node, Ended);
         pods.Add(pod);
         return await AgentRights.ConnectAsync(Cluster, pod, Ended);
+    }
+
+    /// <summary>The same, as an agent itself connects: by a kubeconfig file.</summary>
+    internal async Task<ApiServer> ServerAsync(string node)
+    {
+        if (!nodes.Contains(node)) nodes.Add(node);
+        var pod = await AgentRights.CreatePodAsync(Cluster, node, Ended);
+        pods.Add(pod);
+        return ApiServerConnection.Open(await AgentRights.WriteKubeconfigAsync(Cluster, pod, Ended));
     }
 
     internal static AgentOptions Options(string node, TimeSpan? heartbeat = null) => new()

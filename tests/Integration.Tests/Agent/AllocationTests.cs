@@ -111,7 +111,7 @@ public sealed class AllocationTests(OperatorFixture product) : AgentTest(product
         var gpus = await MountAsync(Node, 8);
         var options = Options(Node, heartbeat: TimeSpan.FromSeconds(1));
         options.PodResourcesSocket = Cluster.PodResourcesSocket;
-        return await AgentRun.StartAsync(gpus.Probe, await ConnectAsync(Node), options);
+        return await AgentRun.StartAsync(gpus.Probe, await ServerAsync(Node), options);
     }
 
     private async Task<V1Pod> RunAsync(string ns, string name, int gpus, string command)

@@ -13,9 +13,9 @@ public sealed class GpuNodeTests(OperatorFixture product) : AgentTest(product)
     public async Task A_node_is_told_of_once_until_something_changes()
     {
         var node = await AddNodeAsync();
-        using var client = await ConnectAsync(node);
+        using var server = await ServerAsync(node);
         var gpus = await MountAsync(node, 8);
-        await using var agent = await AgentRun.StartAsync(gpus.Probe, client, Options(node));
+        await using var agent = await AgentRun.StartAsync(gpus.Probe, server, Options(node));
 
         var first = (await UntilAsync(node, _ => true))!;
         Assert.Equal((8, 8, "NVIDIA-H100-80GB-HBM3", "550.54.15"),
@@ -44,10 +44,10 @@ public sealed class GpuNodeTests(OperatorFixture product) : AgentTest(product)
     public async Task Silence_is_told_from_health_by_the_heartbeat()
     {
         var node = await AddNodeAsync();
-        using var client = await ConnectAsync(node);
+        using var server = await ServerAsync(node);
         var gpus = await MountAsync(node, 1);
         GpuNode last;
-        await using (await AgentRun.StartAsync(gpus.Probe, client, Options(node, TimeSpan.FromSeconds(1))))
+        await using (await AgentRun.StartAsync(gpus.Probe, server, Options(node, TimeSpan.FromSeconds(1))))
         {
             var first = (await UntilAsync(node, _ => true))!;
             last = (await UntilAsync(node, status => status.HeartbeatTime > first.Status!.HeartbeatTime))!;
@@ -58,7 +58,7 @@ public sealed class GpuNodeTests(OperatorFixture product) : AgentTest(product)
         // Another process goes on where this one ended, and owns up to the time in which nobody looked.
         var silentSince = (await FindAsync(node))!.Status!.HeartbeatTime!.Value;
         await Eventually.SeeAsync(() => Task.FromResult(TimeProvider.System.GetUtcNow()), now => now - silentSince > TimeSpan.FromSeconds(3.2));
-        await using var another = await AgentRun.StartAsync(gpus.Probe, client, Options(node, TimeSpan.FromSeconds(1)));
+        await using var another = await AgentRun.StartAsync(gpus.Probe, server, Options(node, TimeSpan.FromSeconds(1)));
         var after = (await UntilAsync(node, status => status.HeartbeatTime > silentSince))!;
         var outage = Assert.Single(after.Status!.Outages!);
         Assert.Equal((GpuHealth.Unknown, "NotObserved", silentSince), (outage.Health, outage.Reason, outage.From));
@@ -69,10 +69,10 @@ public sealed class GpuNodeTests(OperatorFixture product) : AgentTest(product)
     public async Task Kubectl_shows_a_node_in_one_line()
     {
         var node = await AddNodeAsync();
-        using var client = await ConnectAsync(node);
+        using var server = await ServerAsync(node);
         var gpus = await MountAsync(node, 8);
         gpus.Change(0, gpu => gpu with { EccUncorrected = 1 });
-        await using var agent = await AgentRun.StartAsync(gpus.Probe, client, Options(node));
+        await using var agent = await AgentRun.StartAsync(gpus.Probe, server, Options(node));
         await UntilAsync(node, _ => true);
 
         var lines = (await Kubectl.RunAsync(Cluster.KubeconfigPath, "get", "gpun", node)).Split('\n');
@@ -85,13 +85,13 @@ public sealed class GpuNodeTests(OperatorFixture product) : AgentTest(product)
     public async Task A_node_is_labelled_where_nothing_else_does_it()
     {
         var node = await AddNodeAsync();
-        using var client = await ConnectAsync(node);
+        using var server = await ServerAsync(node);
         var gpus = await MountAsync(node, 4);
         var options = Options(node);
         options.LabelNode = true;
 
         // Without the right the agent goes on without the labels.
-        await using (var agent = await AgentRun.StartAsync(gpus.Probe, client, options))
+        await using (var agent = await AgentRun.StartAsync(gpus.Probe, server, options))
         {
             await UntilAsync(node, _ => true);
             await agent.UntilLookedAsync(times: 3);
@@ -99,7 +99,7 @@ public sealed class GpuNodeTests(OperatorFixture product) : AgentTest(product)
         }
 
         await AgentRights.GrantLabelsAsync(Cluster, Ended);
-        await using (var agent = await AgentRun.StartAsync(gpus.Probe, client, options))
+        await using (var agent = await AgentRun.StartAsync(gpus.Probe, server, options))
         {
             var labelled = await Eventually.SeeAsync(
                 () => Client.CoreV1.ReadNodeAsync(node, cancellationToken: Ended), seen => seen.GetLabel(WellKnown.GpuProductLabel) is not null);
@@ -110,7 +110,7 @@ public sealed class GpuNodeTests(OperatorFixture product) : AgentTest(product)
         }
 
         await Kubectl.RunAsync(Cluster.KubeconfigPath, "label", "node", node, "--overwrite", $"{WellKnown.GpuProductLabel}=NVIDIA-H100-80GB-HBM3-SHARED");
-        await using (var agent = await AgentRun.StartAsync(gpus.Probe, client, options))
+        await using (var agent = await AgentRun.StartAsync(gpus.Probe, server, options))
         {
             await agent.UntilLookedAsync(times: 3);
             Assert.Equal("NVIDIA-H100-80GB-HBM3-SHARED", (await Client.CoreV1.ReadNodeAsync(node, cancellationToken: Ended)).GetLabel(WellKnown.GpuProductLabel));

@@ -64,9 +64,9 @@ public sealed class OwnNodeTests(OperatorFixture product) : AgentTest(product)
     public async Task An_agent_that_is_told_a_wrong_node_is_not_ready_and_says_why()
     {
         var (own, other) = (await AddNodeAsync(), await AddNodeAsync());
-        using var client = await ConnectAsync(own);
+        using var server = await ServerAsync(own);
         var gpus = await MountAsync(other, 1);
-        await using var agent = await AgentRun.StartAsync(gpus.Probe, client, Options(other));
+        await using var agent = await AgentRun.StartAsync(gpus.Probe, server, Options(other));
 
         var problem = await Eventually.SeeAsync(() => Task.FromResult(agent.Readiness.Problem()), words => words?.Contains("own node", StringComparison.Ordinal) == true);
         Assert.StartsWith($"the GpuNode {other} has not been written yet: 403", problem, StringComparison.Ordinal);

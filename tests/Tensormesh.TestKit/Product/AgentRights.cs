@@ -31,7 +31,11 @@ public static class AgentRights
             Installation.Namespace, cancellationToken: cancellation);
 
     /// <summary>A client with a token of the agent's account, bound to the pod; to nothing when there is none.</summary>
-    public static async Task<Kubernetes> ConnectAsync(DevCluster cluster, V1Pod? pod, CancellationToken cancellation)
+    public static async Task<Kubernetes> ConnectAsync(DevCluster cluster, V1Pod? pod, CancellationToken cancellation) =>
+        new(KubernetesClientConfiguration.BuildConfigFromConfigFile(await WriteKubeconfigAsync(cluster, pod, cancellation)));
+
+    /// <summary>The same as a kubeconfig file in the cluster's state directory.</summary>
+    public static async Task<string> WriteKubeconfigAsync(DevCluster cluster, V1Pod? pod, CancellationToken cancellation)
     {
         var token = await cluster.Client.CoreV1.CreateNamespacedServiceAccountTokenAsync(
             new Authenticationv1TokenRequest
@@ -45,13 +49,10 @@ public static class AgentRights
             },
             WellKnown.AgentAccount, Installation.Namespace, cancellationToken: cancellation);
         var configuration = KubernetesClientConfiguration.BuildConfigFromConfigFile(cluster.KubeconfigPath);
-        return new Kubernetes(new KubernetesClientConfiguration
-        {
-            Host = configuration.Host,
-            SslCaCerts = configuration.SslCaCerts,
-            SkipTlsVerify = configuration.SkipTlsVerify,
-            AccessToken = token.Status.Token,
-        });
+        var authority = string.Join('\n', configuration.SslCaCerts.Select(certificate => certificate.ExportCertificatePem()));
+        var file = Path.Combine(cluster.StateDirectory, $"agent-{pod?.Name() ?? "unbound"}.kubeconfig");
+        Kubeconfig.Write(file, Kubeconfig.WithToken(new Uri(configuration.Host), authority, WellKnown.AgentAccount, token.Status.Token));
+        return file;
     }
 
     private static Task<string> ApplyAsync(DevCluster cluster, string file, CancellationToken cancellation) => Command.RunAsync(

@@ -70,7 +70,7 @@ internal static class FleetBenchmark
         static Dictionary<string, ResourceQuantity> Offered() => new() { [WellKnown.GpuResource] = new($"{GpusOfANode}") };
     }
 
-    private static Task ReportAsync(IKubernetes client, string name, int failed, CancellationToken cancellation)
+    private static async Task ReportAsync(IKubernetes client, string name, int failed, CancellationToken cancellation)
     {
         var now = TimeProvider.System.GetUtcNow();
         var gpus = MockGpus.OfNode(name, GpusOfANode).Devices;
@@ -106,7 +106,7 @@ internal static class FleetBenchmark
             Outages = [],
             Conditions = [],
         };
-        return client.CustomObjects.PatchClusterCustomObjectStatusAsync(
+        await client.CustomObjects.PatchClusterCustomObjectStatusAsync(
             new V1Patch(KubernetesJson.Serialize(new { status }), V1Patch.PatchType.MergePatch), WellKnown.Group, WellKnown.Version, GpuNode.PluralName, name,
             cancellationToken: cancellation);
     }

@@ -7,6 +7,7 @@ var groups = new Dictionary<string, Func<Workplace, CancellationToken, Task>>(St
     ["standing"] = StandingBenchmark.RunAsync,
     ["gate"] = GateBenchmark.RunAsync,
     ["overspend"] = OverspendBenchmark.RunAsync,
+    ["credit"] = CreditBenchmark.RunAsync,
     ["reconcile/drain"] = DrainBenchmark.RunAsync,
     ["reconcile/memory"] = MemoryBenchmark.RunAsync,
     ["fleet"] = FleetBenchmark.RunAsync,

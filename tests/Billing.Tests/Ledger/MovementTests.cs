@@ -25,6 +25,16 @@ public sealed class MovementTests
         SettledUntil = Now,
     };
 
+    private static readonly GpuFault Fault = new()
+    {
+        Gpus = ["GPU-a"],
+        Gpu = "GPU-a",
+        Node = "gpu-a",
+        Reason = "Lost",
+        Message = "it is gone",
+        SeenAt = Now.AddSeconds(30),
+    };
+
     [Fact]
     public void Every_movement_balances_and_its_key_is_its_meaning()
     {
@@ -40,9 +50,13 @@ public sealed class MovementTests
                 "revenue:gpu"),
             (Movements.GpuUsageCorrection(Run, end, Dollars("0.10")),
                 "gpu-correction/11111111-1111-1111-1111-111111111111/22222222-2222-2222-2222-222222222222", "revenue:gpu", "customer:acme"),
+            (Movements.GpuFaultCredit(Run with { SettledUntil = end.AddSeconds(1) }, Fault, end, Dollars("0.10")),
+                "gpu-fault/11111111-1111-1111-1111-111111111111/22222222-2222-2222-2222-222222222222/20260301T120100.000007Z", "revenue:gpu",
+                "customer:acme"),
             (Movements.Uncollected(Acme, "acme", Now, end, [(Run, Dollars("0.10"))]),
                 "uncollected/acme/20260301T120000.000000Z/20260301T120100.000007Z", "expense:uncollected", "revenue:gpu"),
         ];
+        Assert.Equal(Enum.GetValues<MovementType>(), all.Select(one => one.Movement.Type).Order());
         foreach (var (movement, key, from, to) in all)
         {
             Assert.Equal(key, movement.Key);
@@ -61,6 +75,35 @@ public sealed class MovementTests
             ["train-abc", "gpu-a", "NVIDIA-H100-80GB-HBM3", "4", "2026-03-01T12:00:00.000000Z", "2026-03-01T12:01:00.000000Z", "7",
                 "2500000000"],
             new[] { "podName", "node", "product", "gpus", "windowStart", "windowEnd", "priceVersion", "perGpuHourNanos" }.Select(Text));
+    }
+
+    [Fact]
+    public void A_charge_names_the_gpus_in_their_order_and_does_not_speak_of_them_while_they_are_unknown()
+    {
+        var known = Run with { GpuUuids = ["GPU-b", "GPU-a"] };
+        JsonElement Details(Movement movement) => JsonDocument.Parse(movement.Details).RootElement;
+        Movement[] charges =
+        [
+            Movements.GpuUsage(known, Now.AddMinutes(1), Dollars("0.10")), Movements.GpuUsageCorrection(known, Now, Dollars("0.10")),
+            Movements.GpuFaultCredit(known, Fault, Now, Dollars("0.10")),
+        ];
+        Assert.All(charges, charge => Assert.Equal("""["GPU-b","GPU-a"]""", Details(charge).GetProperty("gpuUuids").GetRawText()));
+        var lost = Details(Movements.Uncollected(Acme, "acme", Now, Now, [(known, Dollars("0.10")), (Run, Dollars("0.10"))])).GetProperty("pods");
+        Assert.Equal("""["GPU-b","GPU-a"]""", lost[0].GetProperty("gpuUuids").GetRawText());
+        Assert.False(lost[1].TryGetProperty("gpuUuids", out _));
+        Assert.False(Details(Movements.GpuUsage(Run, Now.AddMinutes(1), Dollars("0.10"))).TryGetProperty("gpuUuids", out _));
+    }
+
+    [Fact]
+    public void A_credit_tells_of_the_fault_in_utc_whatever_the_offset_of_the_evidence()
+    {
+        var fault = Fault with { SeenAt = Fault.SeenAt.ToOffset(TimeSpan.FromHours(2)), RecoveredAt = Fault.SeenAt.AddMinutes(1) };
+        using var details = JsonDocument.Parse(Movements.GpuFaultCredit(Run, fault, Now, Dollars("0.10")).Details);
+        string Text(string name) => details.RootElement.GetProperty(name).ToString();
+        Assert.Equal(
+            ["GPU-a", "Lost", "it is gone", "", "2026-03-01T12:00:30.000000Z", "2026-03-01T12:01:30.000000Z"],
+            new[] { "gpu", "reason", "message", "lastHealthyAt", "seenAt", "recoveredAt" }.Select(Text));
+        Assert.Equal(JsonValueKind.Null, details.RootElement.GetProperty("lastHealthyAt").ValueKind);
     }
 
     [Theory]

@@ -6,7 +6,8 @@ internal static class Books
     public static readonly string[] Tables =
     [
         "account", "ledger_account", "ledger_transaction", "ledger_balance", "price_version", "run_interval",
-        "run_interval_rating", "run_interval_gpus", "credit_hold", "suspension", "payment_method", "top_up",
+        "run_interval_rating", "run_interval_gpus", "gpu_holder",
+        "credit_hold", "suspension", "payment_method", "top_up",
     ];
 
     public static string Dump { get; } = "select " + string.Join(" || ", Tables.Select(table =>

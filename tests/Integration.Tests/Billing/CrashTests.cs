@@ -13,7 +13,8 @@ public sealed class CrashTests(PostgresFixture postgres) : BillingTest(postgres)
     private const string Ended = "ended at ";
 
     private static readonly string[] Posting = ["ledger_balance", "ledger_transaction"];
-    private static readonly string[] Running = ["run_interval", "run_interval_rating"];
+    private static readonly string[] Starting = ["run_interval", "run_interval_rating"];
+    private static readonly string[] Running = [.. Starting, "gpu_holder"];
     private static readonly string[] Settling = [.. Posting, .. Running, "credit_hold"];
 
     [Fact]
@@ -45,13 +46,13 @@ public sealed class CrashTests(PostgresFixture postgres) : BillingTest(postgres)
         await CrashAsync("other hold", ["credit_hold"], () => Holds.PlaceAsync(Ask(other, 1), Policy, T0, Cancellation));
         await CrashAsync("spare hold", ["credit_hold"], () => Holds.PlaceAsync(Ask(spare, 1), Policy, T0, Cancellation));
         await CrashAsync("release", ["credit_hold"], () => Holds.ReleaseAsync(spare, Cancellation));
-        await CrashAsync("start", Running, () => Runs.OpenAsync(Start(deployment, first, 1, T0), Cancellation));
-        await CrashAsync("second start", Running, () => Runs.OpenAsync(Start(deployment, second, 1, T0.AddSeconds(1)), Cancellation));
-        await CrashAsync("other start", Running, () => Runs.OpenAsync(Start(other, third, 1, T0), Cancellation));
-        await CrashAsync("faulty start", Running, () => Runs.OpenAsync(Start(deployment, faulty, 1, T0), Cancellation));
-        await CrashAsync("another start", Running, () => Runs.OpenAsync(Start(deployment, fourth, 1, T0), Cancellation));
+        await CrashAsync("start", Starting, () => Runs.OpenAsync(Start(deployment, first, 1, T0), Cancellation));
+        await CrashAsync("second start", Starting, () => Runs.OpenAsync(Start(deployment, second, 1, T0.AddSeconds(1)), Cancellation));
+        await CrashAsync("other start", Starting, () => Runs.OpenAsync(Start(other, third, 1, T0), Cancellation));
+        await CrashAsync("faulty start", Starting, () => Runs.OpenAsync(Start(deployment, faulty, 1, T0), Cancellation));
+        await CrashAsync("another start", Starting, () => Runs.OpenAsync(Start(deployment, fourth, 1, T0), Cancellation));
         // Two pods, so that one statement has more than one row to lose.
-        await CrashAsync("evidence", ["run_interval_gpus"], () => Runs.RecordGpusAsync([new(faulty, ["GPU-1"]), new(first, ["GPU-2"])], Cancellation));
+        await CrashAsync("evidence", ["run_interval_gpus", "gpu_holder"], () => Runs.RecordGpusAsync([new(faulty, ["GPU-1"]), new(first, ["GPU-2"])], Cancellation));
         await CrashAsync("settlement", Settling, () => Meter.SettleAsync(Acme, T0.AddMinutes(5), Cancellation));
         await CrashAsync("suspension of one", [.. Settling, "suspension"], () => Meter.SuspendAsync(other, T0.AddSeconds(330), Cancellation));
         await CrashAsync("end", Settling, () => Runs.CloseAsync(fourth, T0.AddSeconds(330), Cancellation));

@@ -48,8 +48,8 @@ comment on view v_transaction is 'Every entry of every ledger transaction, in or
 create view v_run_interval as
 select r.account, r.namespace, r.deployment_name, r.pod_name, r.node, r.product, r.gpus, dollars(r.per_gpu_hour_nanos) as per_gpu_hour, r.price_version,
   r.started_at, r.ended_at, r.charge_until, least(r.ended_at, r.charge_until) as chargeable_end, r.settled_until,
-  dollars(r.total_nanos) as charged, r.ended_at is null and r.charge_until is null as accrues, r.deployment, r.pod
-from run_interval r order by r.started_at, r.pod;
+  dollars(r.total_nanos) as charged, r.ended_at is null and r.charge_until is null as accrues, r.deployment, r.pod, g.uuids as gpu_uuids
+from run_interval r left join run_interval_gpus g on g.pod = r.pod order by r.started_at, r.pod;
 comment on view v_run_interval is 'Each pod''s hold on its GPUs: when it began and ended, until when it is settled, and what was charged for it so far. Dollars.';
 
 create view v_hold as

@@ -87,8 +87,10 @@ public sealed class AgentPodTests(OperatorFixture product) : AgentTest(product)
         Assert.Contains($"GPU {uuid} (NVIDIA-H100-80GB-HBM3) is healthy", await LogOfAsync(second), StringComparison.Ordinal);
     }
 
+    /// <summary>The GPUs are few: what is left of a story is gone before the next begins.</summary>
     public override async ValueTask DisposeAsync()
     {
+        foreach (var ns in namespaces) await Client.CoreV1.DeleteCollectionNamespacedPodAsync(ns);
         if (agent is not null)
         {
             Cluster.Driver.Change(gpus => gpus.Faults.Clear());
@@ -98,8 +100,6 @@ public sealed class AgentPodTests(OperatorFixture product) : AgentTest(product)
 
         foreach (var ns in namespaces)
         {
-            // The GPUs are few: what is left of a story is gone before the next begins.
-            await Client.CoreV1.DeleteCollectionNamespacedPodAsync(ns);
             await Eventually.SeeAsync(() => Client.CoreV1.ListNamespacedPodAsync(ns), pods => pods.Items.Count == 0);
             await Client.CoreV1.DeleteNamespaceAsync(ns);
         }

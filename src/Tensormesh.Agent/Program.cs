@@ -63,8 +63,8 @@ builder.Services.AddSingleton<NodeLabels>();
 builder.Services.AddSingleton(Metrics.NewCustomRegistry());
 builder.Services.AddSingleton<AgentMetrics>();
 builder.Services.AddSingleton<Readiness>();
-builder.Services.AddHostedService<NodeAgent>();
 builder.Services.AddHostedService<TelemetryEndpoint>();
+builder.Services.AddHostedService<NodeAgent>();
 
 await builder.Build().RunAsync();
 return 0;

@@ -9,13 +9,16 @@ namespace Tensormesh.Agent.Telemetry;
 /// Serves /metrics, /healthz and /readyz: one short answer to each connection. A web server would be a third of this process, for three pages that a
 /// scraper and the kubelet ask for.
 /// </summary>
-internal sealed class TelemetryEndpoint(AgentOptions options, CollectorRegistry registry, Readiness readiness) : BackgroundService
+internal sealed class TelemetryEndpoint(AgentOptions options, CollectorRegistry registry, Readiness readiness, TimeProvider time) : BackgroundService
 {
     private const int MaxConnections = 16;
     private const int MaxRequestBytes = 8 * 1024;
 
     /// <summary>For a whole connection. Whoever needs longer is let go of.</summary>
     private static readonly TimeSpan Limit = TimeSpan.FromSeconds(5);
+
+    /// <summary>After the system could not take a connection, as when it has no more files.</summary>
+    private static readonly TimeSpan Pause = TimeSpan.FromSeconds(1);
 
     private readonly SemaphoreSlim free = new(MaxConnections, MaxConnections);
     private Socket? listener;
@@ -38,7 +41,15 @@ internal sealed class TelemetryEndpoint(AgentOptions options, CollectorRegistry 
             while (true)
             {
                 await free.WaitAsync(stoppingToken).ConfigureAwait(false);
-                _ = ServeAsync(await listener!.AcceptAsync(stoppingToken).ConfigureAwait(false), stoppingToken);
+                try
+                {
+                    _ = ServeAsync(await listener!.AcceptAsync(stoppingToken).ConfigureAwait(false), stoppingToken);
+                }
+                catch (SocketException)
+                {
+                    free.Release();
+                    await Task.Delay(Pause, time, stoppingToken).ConfigureAwait(false);
+                }
             }
         }
         catch (OperationCanceledException)
@@ -48,8 +59,8 @@ internal sealed class TelemetryEndpoint(AgentOptions options, CollectorRegistry 
 
     private async Task ServeAsync(Socket connection, CancellationToken stopping)
     {
-        using var late = CancellationTokenSource.CreateLinkedTokenSource(stopping);
-        late.CancelAfter(Limit);
+        using var limit = new CancellationTokenSource(Limit, time);
+        using var late = CancellationTokenSource.CreateLinkedTokenSource(stopping, limit.Token);
         try
         {
             using var stream = new NetworkStream(connection, ownsSocket: true);

@@ -63,7 +63,8 @@ public sealed class GpuFaults(NpgsqlDataSource dataSource, OperatorEpoch? epoch 
     /// past it, each account in an SQL transaction of its own. Idempotent, and the same whenever it is called: the evidence decides, not
     /// when it arrived. Which GPUs a run held is what <see cref="RunIntervals.RecordGpusAsync"/> was told.
     /// </summary>
-    /// <returns>The runs that this call changed.</returns>
+    /// <returns>The runs that this call changed. After an exception some accounts may be done: the same call again does the others, and
+    /// returns those only.</returns>
     /// <exception cref="ArgumentException">A fault names no GPU.</exception>
     public async Task<IReadOnlyList<FaultedRun>> ApplyAsync(
         IReadOnlyList<GpuFault> faults, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation)

@@ -69,6 +69,7 @@ public static class Formats
     public const int MaxGpusPerNode = 64;
     public const int MaxAllocations = 512;
     public const int MaxOutages = 128;
+    public const int MaxHolders = 64;
     public const int MaxHeartbeatSeconds = 3600;
 
     /// <summary>Whether the whole text has the format, as the API server would say.</summary>

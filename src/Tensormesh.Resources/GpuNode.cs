@@ -140,6 +140,11 @@ public sealed class GpuDevice
     [Description("When it was last seen healthy. While it is not, nothing is known of the time between this and since.")]
     [JsonPropertyName("lastHealthyTime")] public DateTimeOffset? LastHealthyTime { get; set; }
 
+    [Description("Uids of the pods that held it, or a part of it, since it was last seen healthy: it is their evidence, " +
+        "also once they are gone. Absent while it is healthy.")]
+    [MaxLength(Formats.MaxHolders)]
+    [JsonPropertyName("heldBy")] public IList<string>? HeldBy { get; set; }
+
     [Description("Its MIG instances; absent when MIG is off.")]
     [MaxLength(Formats.MaxGpusPerNode)]
     [JsonPropertyName("migInstances")] public IList<GpuMigInstance>? MigInstances { get; set; }
@@ -215,6 +220,10 @@ public sealed class GpuOutage
 
     [Description("When this was first seen.")]
     [JsonPropertyName("from")] public DateTimeOffset? From { get; set; }
+
+    [Description("Uids of the pods that held it, or a part of it, from when it was last seen healthy to the end of this.")]
+    [MaxLength(Formats.MaxHolders)]
+    [JsonPropertyName("heldBy")] public IList<string>? HeldBy { get; set; }
 
     [Description("When something else was first seen. Absent when the GPU was never seen again.")]
     [JsonPropertyName("until")] public DateTimeOffset? Until { get; set; }

@@ -24,6 +24,26 @@ public sealed class NodeReportTests
     }
 
     [Fact]
+    public void Whoever_held_a_gpu_while_it_failed_is_remembered_after_both_are_over()
+    {
+        var (first, second) = (Held(("trainer", "uid-1", [Gpu(2), Gpu(3)])), Held(("next", "uid-2", [Gpu(2)]), ("other", "uid-3", [Gpu(0)])));
+        var failed = After(Round(0, allocations: first), Round(10, With(2, Ecc)), Round(20, With(2, Ecc), allocations: second));
+        Assert.Equal(["uid-1", "uid-2"], failed.Devices![2].HeldBy!);
+        Assert.Null(failed.Devices[3].HeldBy);
+
+        var over = NodeReport.Next(failed, Round(30));
+        Assert.Null(over.Devices![2].HeldBy);
+        Assert.Equal(["uid-1", "uid-2"], Assert.Single(over.Outages!).HeldBy!);
+    }
+
+    [Fact]
+    public void Who_held_it_before_the_driver_went_silent_is_remembered_when_it_turns_out_to_have_failed()
+    {
+        var status = After(Round(0, allocations: Held(("trainer", "uid-1", [Gpu(2)]))), Round(10, With(2, Silent)), Round(20, With(2, Lost)));
+        Assert.Equal(["uid-1"], status.Devices![2].HeldBy!);
+    }
+
+    [Fact]
     public void A_gpu_that_fails_says_since_when_and_when_it_was_last_healthy()
     {
         var status = After(Round(0), Round(10), Round(20, With(2, Ecc)), Round(30, With(2, Ecc)));

@@ -69,6 +69,19 @@ public sealed class HeldDevicesTests
     }
 
     [Fact]
+    public void Pods_that_held_what_failed_and_are_gone_are_known_by_it_and_those_that_still_hold_gpus_by_all_they_hold()
+    {
+        var gone = Guid.NewGuid();
+        var status = Status(Holds("main", "GPU-1", "GPU-2"));
+        (status.Devices![1].Health, status.Devices[1].HeldBy) = (GpuHealth.Unhealthy, [Pod.ToString(), gone.ToString()]);
+        (status.Devices[3].Health, status.Devices[3].HeldBy) = (GpuHealth.Unknown, [Guid.NewGuid().ToString()]);
+        status.Outages = [new GpuOutage { Uuid = "GPU-0", Health = GpuHealth.Unhealthy, HeldBy = [gone.ToString()] }];
+
+        var victim = Assert.Single(GpuNodeReconciler.Victims(status, [new HeldGpus(new PodId(Pod), ["GPU-1", "GPU-2"])]));
+        Assert.Equal((new PodId(gone), "GPU-0 GPU-1"), (victim.Pod, string.Join(' ', victim.Gpus)));
+    }
+
+    [Fact]
     public void The_condition_says_whether_what_is_paid_for_works_and_by_whose_word()
     {
         var pod = new PodId(Pod);

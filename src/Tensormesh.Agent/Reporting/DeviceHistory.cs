@@ -56,6 +56,7 @@ internal sealed record DeviceHistory(IReadOnlyList<GpuDevice> Devices, IReadOnly
             Reason = then?.Reason,
             Since = then?.Since,
             LastHealthyTime = then?.LastHealthyTime,
+            HeldBy = then?.HeldBy,
             MigInstances = device.MigInstances.Count == 0 ? null :
             [
                 .. device.MigInstances.Take(Formats.MaxGpusPerNode).Select(instance => new GpuMigInstance
@@ -90,6 +91,7 @@ internal sealed record DeviceHistory(IReadOnlyList<GpuDevice> Devices, IReadOnly
         Message = now.Message is { } message ? NodeReport.Cut(message) : null,
         Since = (then.Health, then.Reason) == (now.Health, now.Reason) ? then.Since ?? at : at,
         LastHealthyTime = now.Health == GpuHealth.Healthy ? at : then.LastHealthyTime,
+        HeldBy = now.Health == GpuHealth.Healthy ? null : then.HeldBy,
     };
 
     /// <summary>What is to be thought of a GPU that was known and that a probe does not name, as after a restart of this process.</summary>
@@ -125,6 +127,7 @@ internal sealed record DeviceHistory(IReadOnlyList<GpuDevice> Devices, IReadOnly
         Reason = device.Reason,
         Message = device.Message,
         LastHealthyTime = device.LastHealthyTime,
+        HeldBy = device.HeldBy,
         From = device.Since,
         Until = at,
     };

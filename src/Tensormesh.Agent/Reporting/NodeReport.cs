@@ -16,6 +16,7 @@ internal static class NodeReport
     {
         var health = DeviceHistory.Next(before, seen, unwatched: Unwatched(before, seen));
         var allocations = Allocations(before, seen);
+        foreach (var device in health.Devices.Where(device => !IsHealthy(device))) device.HeldBy = Holders(device, [.. before?.Allocations ?? [], .. allocations]);
         var allocationsKnown = AllocationsKnown(seen);
         var devicesRead = DevicesRead(seen.Inventory);
         return new GpuNodeStatus
@@ -53,6 +54,15 @@ internal static class NodeReport
         var held = allocations.SelectMany(allocation => allocation.Gpus).ToHashSet(StringComparer.Ordinal);
         return devices.Count(device => IsHealthy(device)
             && !held.Contains(device.Uuid ?? "") && !(device.MigInstances ?? []).Any(instance => held.Contains(instance.Uuid)));
+    }
+
+    /// <summary>With whom it had before: a pod may come and go while nobody reads of it.</summary>
+    private static string[]? Holders(GpuDevice device, IReadOnlyList<GpuAllocation> allocations)
+    {
+        var parts = (device.MigInstances ?? []).Select(instance => instance.Uuid).ToHashSet(StringComparer.Ordinal);
+        var now = allocations.Where(allocation => allocation.Gpus.Any(gpu => gpu == device.Uuid || parts.Contains(gpu))).Select(allocation => allocation.PodUid).OfType<string>();
+        string[] all = [.. (device.HeldBy ?? []).Concat(now).Distinct().TakeLast(Formats.MaxHolders)];
+        return all.Length == 0 ? null : all;
     }
 
     private static string? Products(IReadOnlyList<GpuDevice> devices)

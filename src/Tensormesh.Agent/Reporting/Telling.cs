@@ -46,6 +46,7 @@ internal static class Telling
         Message = device.Message,
         Since = device.Since,
         LastHealthyTime = device.Health == GpuHealth.Healthy ? null : device.LastHealthyTime,
+        HeldBy = device.HeldBy,
         MigInstances = device.MigInstances,
     };
 }

@@ -71,7 +71,7 @@ internal sealed partial class GpuNodeReconciler(
     {
         var known = recorded.GetValueOrDefault(node) ?? [];
         var holders = Holders(seen).ToList();
-        var news = holders.Where(held => !known.Contains(held.Pod)).ToList();
+        List<HeldGpus> news = [.. holders.Where(held => !known.Contains(held.Pod)), .. Victims(seen, holders)];
         var learnt = news.Count == 0 ? [] : await runs.RecordGpusAsync(news, cancellation).ConfigureAwait(false);
         var now = holders.Select(held => held.Pod).Where(pod => known.Contains(pod) || learnt.Contains(pod)).ToHashSet();
         recorded[node] = now;
@@ -85,6 +85,19 @@ internal sealed partial class GpuNodeReconciler(
             && cluster.Pods.Find(ObjectKey.Of(allocation.PodNamespace, allocation.PodName))?.Metadata.Uid == allocation.PodUid
         group allocation by allocation.PodUid into pod
         select new HeldGpus(new PodId(Guid.Parse(pod.Key)), HeldDevices.GpusOf(pod.Key, seen));
+
+    /// <summary>Pods that held a GPU while it failed, and hold nothing any more. Of what else they held nobody knows: what failed is evidence enough.</summary>
+    internal static IEnumerable<HeldGpus> Victims(GpuNodeStatus seen, IReadOnlyList<HeldGpus> holders)
+    {
+        var devices = (seen.Devices ?? []).Where(device => device.Health == GpuHealth.Unhealthy).Select(device => (device.Uuid, device.HeldBy));
+        var outages = (seen.Outages ?? []).Where(outage => outage.Health == GpuHealth.Unhealthy).Select(outage => ((string?)outage.Uuid, outage.HeldBy));
+        return from failed in devices.Concat(outages)
+               where failed.Item1 is not null
+               from pod in failed.Item2 ?? []
+               where Guid.TryParse(pod, out _) && holders.All(held => held.Pod.ToString() != pod)
+               group failed.Item1 by pod into victim
+               select new HeldGpus(new PodId(Guid.Parse(victim.Key)), [.. victim.Distinct().Order(StringComparer.Ordinal)]);
+    }
 
     private async Task EndChargesAsync(string node, GpuNodeStatus seen, CancellationToken cancellation)
     {

@@ -24,6 +24,18 @@ public sealed class NodeReportTests
     }
 
     [Fact]
+    public void A_lost_gpu_that_a_new_process_finds_without_a_name_is_the_one_that_had_its_number()
+    {
+        Device[] nameless = [.. Whole.Select(device => device.Index == 2 ? new Device { Index = 2, Health = Lost } : device)];
+        var status = After(Round(0), Round(10, With(2, Lost)), Round(20, nameless));
+        Assert.Equal((4, 3), (status.Gpus, status.HealthyGpus));
+        Assert.Equal((Gpu(2), At(10), At(0)), (status.Devices![2].Uuid, status.Devices[2].Since, status.Devices[2].LastHealthyTime));
+
+        // Of one that nobody ever knew, only the number can be told.
+        Assert.Null(After(Round(0, nameless)).Devices![2].Uuid);
+    }
+
+    [Fact]
     public void Whoever_held_a_gpu_while_it_failed_is_remembered_after_both_are_over()
     {
         var (first, second) = (Held(("trainer", "uid-1", [Gpu(2), Gpu(3)])), Held(("next", "uid-2", [Gpu(2)]), ("other", "uid-3", [Gpu(0)])));

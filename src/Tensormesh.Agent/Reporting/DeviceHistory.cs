@@ -25,7 +25,9 @@ internal sealed record DeviceHistory(IReadOnlyList<GpuDevice> Devices, IReadOnly
     {
         GpuDevice[] then = [.. (before?.Devices ?? []).Select(device => unwatched ? AfterNobodyLooked(device, before!) : device)];
         List<GpuOutage> outages = [.. before?.Outages ?? []];
-        List<GpuDevice> devices = [.. seen.Inventory.Devices.Take(Formats.MaxGpusPerNode).Select(device => Listed(device, Of(then, device.Uuid), seen.At))];
+        var named = seen.Inventory.Devices.Select(device => device.Uuid?.Value).OfType<string>().ToHashSet(StringComparer.Ordinal);
+        var recognised = seen.Inventory.Devices.Take(Formats.MaxGpusPerNode).Select(device => Recognised(device, then.Where(was => !named.Contains(was.Uuid ?? ""))));
+        List<GpuDevice> devices = [.. recognised.Select(device => Listed(device, Of(then, device.Uuid), seen.At))];
         foreach (var was in then.Where(device => device.Uuid is not null))
         {
             var listed = Of(devices, new DeviceUuid(was.Uuid!));
@@ -41,6 +43,10 @@ internal sealed record DeviceHistory(IReadOnlyList<GpuDevice> Devices, IReadOnly
 
     private static GpuDevice? Of(IEnumerable<GpuDevice> devices, DeviceUuid? uuid) =>
         uuid is { } known ? devices.FirstOrDefault(device => device.Uuid == known.Value) : null;
+
+    /// <summary>To a process that starts anew, a GPU that is lost has a number and no name: it is the missing one that had the number.</summary>
+    private static Device Recognised(Device device, IEnumerable<GpuDevice> missing) =>
+        device.Uuid is null && missing.FirstOrDefault(was => was.Index == device.Index)?.Uuid is { } uuid ? device with { Uuid = new DeviceUuid(uuid) } : device;
 
     private static GpuDevice Listed(Device device, GpuDevice? then, DateTimeOffset at)
     {

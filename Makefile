@@ -14,6 +14,7 @@ run: build ## A dev cluster with the product on it, in the foreground; writes .d
 	@$(DEV) run
 
 test: build ## Every test, on a real control plane and a real Postgres.
+	@$(DEV) images
 	@CONFIGURATION=$(CONFIGURATION) bash tests/run.sh all
 
 unit: build ## Only the tests without I/O: seconds.

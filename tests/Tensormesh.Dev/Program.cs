@@ -3,6 +3,7 @@ using Tensormesh.TestKit;
 
 // tensormesh-dev run    a dev cluster with the product on it, in the foreground; writes .dev/env
 // tensormesh-dev demo   the same, then the story of the product through kubectl and curl; ends by itself
+// tensormesh-dev images makes the images that a real node runs, so that no test waits for them
 // tensormesh-dev sweep  removes what a killed run left behind
 using var stop = new CancellationTokenSource();
 Console.CancelKeyPress += (_, pressed) =>
@@ -22,6 +23,7 @@ try
     {
         ["run"] => await Session.RunAsync(stop.Token),
         ["demo"] => await Session.DemoAsync(stop.Token),
+        ["images"] => await Session.ImagesAsync(stop.Token),
         ["sweep"] => await Session.SweepAsync(stop.Token),
         _ => Usage(),
     };
@@ -38,6 +40,6 @@ catch (Exception fault) when (fault is InvalidOperationException or TimeoutExcep
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: tensormesh-dev run | demo | sweep");
+    Console.Error.WriteLine("usage: tensormesh-dev run | demo | images | sweep");
     return 2;
 }

@@ -7,10 +7,11 @@ internal static class Session
 {
     public static async Task<int> RunAsync(CancellationToken stop)
     {
+        var image = PrepareAgentAsync(stop);
         await using var cluster = await DevCluster.StartAsync(new DevClusterOptions { HollowGpuB = true }, Say, stop);
         var quick = Environment.GetEnvironmentVariable("TENSORMESH_QUICK") == "1";
         await using var product = await Installation.StartAsync(cluster, quick ? InstallationOptions.Quick : new InstallationOptions(), Say, stop);
-        await StartAgentAsync(cluster, stop);
+        await StartAgentAsync(cluster, image, stop);
         var file = Write(cluster, product);
         Say($"up. In another terminal: source {Path.GetRelativePath(Environment.CurrentDirectory, file)}   (Ctrl-C here stops everything)");
         try
@@ -29,11 +30,18 @@ internal static class Session
         return 0;
     }
 
+    public static async Task<int> ImagesAsync(CancellationToken stop)
+    {
+        await PrepareAgentAsync(stop);
+        return 0;
+    }
+
     public static async Task<int> DemoAsync(CancellationToken stop)
     {
+        var image = PrepareAgentAsync(stop);
         await using var cluster = await DevCluster.StartAsync(new DevClusterOptions { HollowGpuB = true }, Say, stop);
         await using var product = await Installation.StartAsync(cluster, InstallationOptions.Quick, Say, stop);
-        await StartAgentAsync(cluster, stop);
+        await StartAgentAsync(cluster, image, stop);
         var file = Write(cluster, product);
         try
         {
@@ -52,12 +60,19 @@ internal static class Session
         return 0;
     }
 
+    private static bool NoAgent => Environment.GetEnvironmentVariable("TENSORMESH_AGENT") == "0";
+
+    /// <summary>The agent's image is made while the cluster starts.</summary>
+    private static Task PrepareAgentAsync(CancellationToken stop)
+        => NoAgent || !OperatingSystem.IsLinux() || !Environment.IsPrivilegedProcess ? Task.CompletedTask : Task.Run(() => AgentDaemonSet.PrepareAsync(Say, stop), stop);
+
     /// <summary>The rest of the product works without it, so a machine that cannot build its image has everything else. It ends with the cluster.</summary>
-    private static async Task StartAgentAsync(DevCluster cluster, CancellationToken stop)
+    private static async Task StartAgentAsync(DevCluster cluster, Task image, CancellationToken stop)
     {
-        if (!cluster.HasRealNode || Environment.GetEnvironmentVariable("TENSORMESH_AGENT") == "0") return;
         try
         {
+            await image;
+            if (!cluster.HasRealNode || NoAgent) return;
             await AgentDaemonSet.StartAsync(cluster, Say, stop);
         }
         catch (Exception fault) when (fault is InvalidOperationException or TimeoutException)

@@ -1,13 +1,12 @@
-using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using System.Text;
 
 namespace Tensormesh.TestKit;
 
 /// <summary>
-/// The agent's image, built by buildah from the repository's Dockerfile and this machine's build of the agent, on a base that holds this
-/// machine's own .NET runtime and the libraries that it is linked against. Nothing is pulled from anywhere. What was built is
-/// kept in the cache until the agent, the runtime or the Dockerfile is another one.
+/// The agent's image, built by buildah from the repository's Dockerfile and the agent as this machine publishes it, on a base that holds the
+/// libraries that it is linked against. Nothing is pulled from anywhere. What was built is kept in the cache until the agent, the
+/// libraries or the Dockerfile is another one.
 /// </summary>
 internal static class AgentImage
 {
@@ -29,12 +28,12 @@ internal static class AgentImage
         await using var onlyOne = await StateRoot.LockAsync(
             Folder + ".lock", () => say("another start is building the agent's image; waiting for it"), cancellation);
         Directory.CreateDirectory(Folder);
-        var runtime = await RuntimeAsync(cancellation);
-        var runtimeKey = Key(runtime.Select(file => (file, file)));
-        var published = Path.GetDirectoryName(Repository.Executable("Tensormesh.Agent", "tensormesh-agent"))!;
+        var published = Path.GetDirectoryName(await AgentProcess.PublishAsync(say, cancellation))!;
+        var libraries = await LibrariesAsync(published, cancellation);
+        var baseKey = Key(libraries.Select(file => (file, file)));
         var dockerfile = Repository.Folder("Dockerfile");
         var key = Key(
-            FilesBelow(published).Select(file => (Path.GetRelativePath(published, file), file)).Append(("Dockerfile", dockerfile)), runtimeKey);
+            FilesBelow(published).Select(file => (Path.GetRelativePath(published, file), file)).Append(("Dockerfile", dockerfile)), baseKey);
         var archive = Path.Combine(Folder, $"agent-{key}.tar");
         if (File.Exists(archive))
         {
@@ -43,7 +42,7 @@ internal static class AgentImage
         }
 
         say("building the agent's image");
-        var @base = await EnsureBaseAsync(runtimeKey, runtime, cancellation);
+        var @base = await EnsureBaseAsync(baseKey, libraries, cancellation);
         var half = archive + ".new";
         File.Delete(half);
         // Nothing is copied from the context: what the target needs is handed in by name.
@@ -58,42 +57,33 @@ internal static class AgentImage
         return archive;
     }
 
-    /// <summary>The .NET runtime that runs this very program, as mcr's aspnet image holds it at the same place, and what it is linked against.</summary>
-    private static async Task<IReadOnlyList<string>> RuntimeAsync(CancellationToken cancellation)
+    /// <summary>What the executables are linked against, and OpenSSL, which .NET looks up when it first needs it.</summary>
+    private static async Task<IReadOnlyList<string>> LibrariesAsync(string published, CancellationToken cancellation)
     {
-        string[] frameworks = [RuntimeEnvironment.GetRuntimeDirectory(), Path.GetDirectoryName(typeof(Microsoft.AspNetCore.Builder.WebApplication).Assembly.Location)!];
-        string[] files = [.. frameworks.Append(Path.Combine(DotnetRoot, "host")).SelectMany(FilesBelow), Path.Combine(DotnetRoot, "dotnet")];
-        // TLS is OpenSSL's, which .NET looks up when it first needs it.
-        var native = files.Where(file => file.EndsWith(".so", StringComparison.Ordinal) || Path.GetFileName(file) == "dotnet");
         var openSsl = (await Command.RunAsync("ldconfig", ["-p"], cancellation)).Split('\n')
             .Where(line => line.Contains("libssl.so.3 ", StringComparison.Ordinal) || line.Contains("libcrypto.so.3 ", StringComparison.Ordinal))
             .Select(line => line.Split("=> ")[^1].Trim()).ToArray();
-        var linked = await SharedLibraries.OfAsync([.. native, .. openSsl], cancellation);
-        return [.. files, .. linked.Concat(openSsl).Where(library => !library.StartsWith(DotnetRoot, StringComparison.Ordinal)).Distinct()];
+        var linked = await SharedLibraries.OfAsync([.. FilesBelow(published), .. openSsl], cancellation);
+        return [.. linked.Concat(openSsl).Distinct()];
     }
-
-    private static string DotnetRoot => Path.GetFullPath(Path.Combine(RuntimeEnvironment.GetRuntimeDirectory(), "..", "..", ".."));
 
     private static async Task<string> EnsureBaseAsync(string key, IReadOnlyList<string> files, CancellationToken cancellation)
     {
         var image = $"{Base}:{key}";
         var (missing, _) = await Command.TryRunAsync("buildah", [.. Storage, "inspect", "--type", "image", image], line: null, cancellation);
         if (missing == 0) return image;
-        // Only the newest is of use, and each is a hundred megabytes.
+        // Only the newest is of use.
         await BuildahAsync(["rmi", "--all", "--force"], cancellation);
         var root = Path.Combine(Folder, "base");
         if (Directory.Exists(root)) Directory.Delete(root, recursive: true);
         foreach (var file in files)
         {
-            var inDotnet = Path.GetRelativePath(DotnetRoot, file);
-            var copy = root + (inDotnet.StartsWith("..", StringComparison.Ordinal) ? file : "/usr/share/dotnet/" + inDotnet);
+            var copy = root + file;
             Directory.CreateDirectory(Path.GetDirectoryName(copy)!);
             File.Copy(file, copy, overwrite: true);
         }
 
-        Directory.CreateDirectory(Path.Combine(root, "usr", "bin"));
-        File.CreateSymbolicLink(Path.Combine(root, "usr", "bin", "dotnet"), "../share/dotnet/dotnet");
-        await File.WriteAllTextAsync(Path.Combine(root, "Dockerfile"), "FROM scratch\nCOPY . /\nENV PATH=/usr/bin:/bin\n", Utf8, cancellation);
+        await File.WriteAllTextAsync(Path.Combine(root, "Dockerfile"), "FROM scratch\nCOPY . /\n", Utf8, cancellation);
         await BuildahAsync(["build", "--isolation", "chroot", "--tag", image, "--file", Path.Combine(root, "Dockerfile"), root], cancellation);
         Directory.Delete(root, recursive: true);
         return image;

@@ -23,6 +23,9 @@ public sealed class AgentDaemonSet : IAsyncDisposable
 
     private AgentDaemonSet(DevCluster cluster) => this.cluster = cluster;
 
+    /// <summary>Makes the image that <see cref="StartAsync"/> runs. The first time takes a minute or two.</summary>
+    public static Task PrepareAsync(Action<string> say, CancellationToken cancellation) => AgentImage.EnsureAsync(say, cancellation);
+
     /// <summary>Returns when the pod is Ready and the GpuNode there. An operator with a webhook must run: agents write nothing past it.</summary>
     /// <param name="settings">Environment of the agent, over what a dev cluster sets.</param>
     /// <exception cref="NotSupportedException">gpu-a is not a real node here.</exception>

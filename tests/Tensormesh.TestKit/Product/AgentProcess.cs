@@ -21,6 +21,9 @@ public sealed class AgentProcess : IAsyncDisposable
     {
         await Prerequisites.EnsureAheadOfTimeAsync(say, cancellation);
         var folder = Repository.Folder("artifacts", "agent");
+        // Whoever comes second finds everything done.
+        await using var onlyOne = await StateRoot.LockAsync(folder + ".lock", waiting: null, cancellation);
+        if (!File.Exists(Path.Combine(folder, "tensormesh-agent"))) say("compiling the agent ahead of time, which takes about a minute");
         await Command.RunAsync("make", ["--silent", "-C", Repository.Root, "publish-agent", $"OUT={folder}"], cancellation);
         return Path.Combine(folder, "tensormesh-agent");
     }

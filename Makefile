@@ -25,7 +25,7 @@ bench: ## Every benchmark, or one group: make bench BENCH=ledger. Optimized code
 	@dotnet artifacts/bin/Benchmarks/release/Benchmarks.dll $(BENCH)
 
 publish-agent: OUT ?= artifacts/agent
-publish-agent: ## The agent, compiled ahead of time into one executable in OUT (artifacts/agent). Needs gcc, libc6-dev and zlib1g-dev.
+publish-agent: ## The agent, compiled ahead of time with its worker, in OUT (artifacts/agent). Needs gcc and libc6-dev.
 	@dotnet publish src/Tensormesh.Agent -c Release -o $(OUT) -v quiet --nologo -clp:NoSummary
 
 gpu-check: ## Probes this machine's own GPUs and times each call. Where there is no driver, gpu-check ends with 3, and make says so.

@@ -58,6 +58,9 @@ internal sealed partial class NodeAgent(
             told = known;
             metrics.Told.Set(time.GetUtcNow().ToUnixTimeMilliseconds() / 1000.0);
             readiness.Succeeded();
+            // Each report outlives the young heap and is old garbage a round later: left to itself that comes to some MB before it is collected. A
+            // millisecond or two with each heartbeat gives it back to the node.
+            GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
         }
 
         await labels.ApplyAsync(known, stopping).ConfigureAwait(false);

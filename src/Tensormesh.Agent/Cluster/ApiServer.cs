@@ -35,10 +35,11 @@ internal sealed class ApiServer(HttpClient http) : IDisposable
     public async Task ApplyAsync<T>(string path, T content, JsonTypeInfo<T> shape, bool force, CancellationToken cancellation)
     {
         var body = new ByteArrayContent(JsonSerializer.SerializeToUtf8Bytes(content, shape));
-        // JSON is YAML, and API servers before 1.32 or so know server-side apply by no other name.
+        // JSON is YAML, and this is the name by which every API server knows server-side apply.
         body.Headers.ContentType = new MediaTypeHeaderValue("application/apply-patch+yaml");
         using var request = new HttpRequestMessage(
-            HttpMethod.Patch, $"{path}?fieldManager={WellKnown.AgentFieldManager}&force={(force ? "true" : "false")}") { Content = body };
+            HttpMethod.Patch, $"{path}?fieldManager={WellKnown.AgentFieldManager}&force={(force ? "true" : "false")}")
+        { Content = body };
         using var answer = await SendAsync(request, cancellation).ConfigureAwait(false);
     }
 

@@ -19,7 +19,7 @@ public sealed class AgentProcess : IAsyncDisposable
     /// <returns>The executable.</returns>
     public static async Task<string> PublishAsync(Action<string> say, CancellationToken cancellation)
     {
-        await Prerequisites.EnsureAheadOfTimeAsync(say, cancellation);
+        await Prerequisites.EnsureCompilerAsync(say, cancellation);
         var folder = Repository.Folder("artifacts", "agent");
         // Whoever comes second finds everything done.
         await using var onlyOne = await StateRoot.LockAsync(folder + ".lock", waiting: null, cancellation);

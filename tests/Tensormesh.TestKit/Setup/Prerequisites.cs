@@ -34,7 +34,6 @@ internal static class Prerequisites
     private static readonly Package[] Compiler = [new("make", "make"), new("gcc", "cc"), new("libc6-dev", "/usr/include/stdlib.h")];
 
     private static readonly Package[] ImageBuild = [new("buildah", "buildah"), new("libc-bin", "ldd")];
-    private static readonly Package[] AheadOfTime = [.. Compiler, new("zlib1g-dev", "/usr/include/zlib.h")];
 
     private static readonly Package[] Build =
     [
@@ -59,7 +58,6 @@ internal static class Prerequisites
     public static Task EnsureCompilerAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(Compiler, say, cancellation);
 
     public static Task EnsureImageBuildAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(ImageBuild, say, cancellation);
-    public static Task EnsureAheadOfTimeAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(AheadOfTime, say, cancellation);
 
     public static Task EnsurePgBouncerAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(PgBouncer, say, cancellation);
 

@@ -44,6 +44,7 @@ internal sealed record HeldDevices(IReadOnlyList<string> Gpus, IReadOnlyList<str
         .GroupBy(allocation => ObjectKey.Of(allocation.PodNamespace, allocation.PodName), StringComparer.Ordinal)
         .ToDictionary(
             pod => pod.Key,
-            pod => string.Join(' ', pod.Select(allocation => allocation.PodUid).Distinct().Select(uid => Of(uid!, "", status!)).SelectMany(held => (string[])[.. held!.Gpus, .. held.Amiss])),
+            pod => string.Join(' ', pod.Select(allocation => allocation.PodUid!).Distinct().Select(uid => Of(uid, "", status!)).OfType<HeldDevices>()
+                .SelectMany(held => (string[])[.. held.Gpus, .. held.Amiss])),
             StringComparer.Ordinal);
 }

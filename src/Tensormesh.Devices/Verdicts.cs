@@ -10,7 +10,7 @@ internal static class Verdicts
     /// XID errors that the hardware or the driver causes and that make work fail. The others tell of a faulty program (13, 31, 43,
     /// 45), of an error that was contained or repaired (63, 92, 94), or of nothing that lasts.
     /// </summary>
-    public static bool IsHardwareXid(int code) => code is 48 or 62 or 64 or 74 or 79 or 95 or 109 or 110 or 119 or 120 or 136 or 140 or 143;
+    public static bool IsHardwareXid(int code) => code is 46 or 48 or 62 or 64 or 74 or 79 or 95 or 109 or 110 or 119 or 120 or 136 or 140 or 143;
 
     /// <summary>The first thing to say about the node, and why.</summary>
     public static (DriverState State, string Message) OfDriver(DriverReading driver, bool anyMig)

@@ -27,7 +27,8 @@ public sealed class GpuFaultTests(OperatorFixture product) : OperatorTest(produc
         sick.Hold(pod, 2, 5);
         await sick.TellAsync();
         await SeeAsync(team, "train", seen => Condition(seen, ConditionTypes.GpuVerified) is { Status: "True", Reason: ConditionReasons.AllHealthy });
-        var uuids = new JsonArray(sick.Uuid(2), sick.Uuid(5)).ToJsonString();
+        string[] held = [.. ((string[])[sick.Uuid(2), sick.Uuid(5)]).Order(StringComparer.Ordinal)];
+        var uuids = new JsonArray(held[0], held[1]).ToJsonString();
         await Eventually.SeeAsync(() => DetailsAsync("GpuUsage", running), all => all.Any(details => details["gpuUuids"]?.ToJsonString() == uuids));
 
         await UntilSettledAsync(running, times: 2);

@@ -43,6 +43,20 @@ public sealed class CorrectionsTests(PostgresFixture postgres) : BillingTest(pos
     }
 
     [Fact]
+    public async Task A_refund_is_of_the_same_customer_and_the_same_payment_company_as_its_top_up()
+    {
+        AccountId beta = new("beta");
+        await DeclareAsync(Acme);
+        await DeclareAsync(beta);
+        var topUp = await TopUpAsync("10.00");
+        await PostAsync(Movements.TopUp(beta, Money.Parse("10.00"), "other", "pi_2", "pm"));
+        AssertRefused(LedgerRefusal.CorrectionUnsound, await Corrections.RefundAsync(beta, Money.Parse("1.00"), "sandbox", "re_1", topUp, T0, Cancellation));
+        AssertRefused(LedgerRefusal.CorrectionUnsound, await Corrections.RefundAsync(Acme, Money.Parse("1.00"), "other", "re_1", topUp, T0, Cancellation));
+        AssertRefused(LedgerRefusal.AccountUnknown, await Corrections.RefundAsync(new("nobody"), Money.Parse("1.00"), "other", "re_1", topUp, T0, Cancellation));
+        Assert.Equal((Money.Parse("10.00"), Money.Parse("10.00")), (await PostedAsync(), await PostedAsync(beta)));
+    }
+
+    [Fact]
     public async Task Refunds_at_once_give_back_a_top_up_once()
     {
         await DeclareAsync(Acme);

@@ -29,6 +29,11 @@ public static class BillingServices
         services.AddSingleton<Accounts>();
         services.AddSingleton<Holds>();
         services.AddSingleton<Ledger>();
+        services.AddSingleton<Corrections>();
+        services.AddSingleton<CreditGrants>();
+        services.AddSingleton<LedgerSeals>();
+        services.AddSingleton<LedgerProof>();
+        services.AddSingleton<LedgerVerifier>();
         services.AddSingleton<Meter>();
         services.AddSingleton<GpuFaults>();
         services.AddSingleton<Prices>();

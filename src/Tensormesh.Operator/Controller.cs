@@ -5,6 +5,7 @@ using Npgsql;
 using Tensormesh.Billing;
 using Tensormesh.Operator.Admission;
 using Tensormesh.Operator.Metering;
+using Tensormesh.Operator.Proving;
 using Tensormesh.Operator.Reconciling;
 using Tensormesh.Operator.Telemetry;
 using Tensormesh.Operator.Uninstalling;
@@ -16,7 +17,7 @@ namespace Tensormesh.Operator;
 /// <summary>What changed, to which key, to which loop: the wiring between watches, the ledger's hints and the four reconcilers.</summary>
 internal sealed partial class Controller(
     ClusterView cluster, GpuDeploymentReconciler deployments, BillingAccountReconciler billingAccounts, PriceBookReconciler priceBooks, GpuNodeReconciler gpuNodes,
-    StandingListener listener, MeteringClock metering, LeaderLease lease, PodDrift drift, OwnWrites own, Applier applier, StandingMemory memory, Departures departures, Orphans orphans, Audit audit,
+    StandingListener listener, MeteringClock metering, LedgerProver prover, LeaderLease lease, PodDrift drift, OwnWrites own, Applier applier, StandingMemory memory, Departures departures, Orphans orphans, Audit audit,
     Uninstaller uninstaller, StatusReporter reporter, EventRecorder events, NpgsqlDataSource dataSource, LedgerClock clock, OperatorEpoch epoch,
     OperatorOptions options, OperatorMetrics metrics,
     TimeProvider time, IHostApplicationLifetime lifetime, ILogger<Controller> logger) : BackgroundService
@@ -133,6 +134,7 @@ internal sealed partial class Controller(
             audit.RunAsync(loop),
             WatchBacklogAsync(backlog, caughtUp, loop),
             metering.RunAsync(Task.WhenAll(taking, caughtUp.Task), Hint, loop),
+            prover.RunAsync(loop),
         ];
 
         // None of them ends by itself. When one does, or the fence has refused a write, all of them end.

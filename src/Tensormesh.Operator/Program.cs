@@ -5,6 +5,7 @@ using Tensormesh.Billing;
 using Tensormesh.Operator;
 using Tensormesh.Operator.Admission;
 using Tensormesh.Operator.Metering;
+using Tensormesh.Operator.Proving;
 using Tensormesh.Operator.Reconciling;
 using Tensormesh.Operator.Telemetry;
 using Tensormesh.Operator.Uninstalling;
@@ -19,6 +20,13 @@ builder.Logging.ClearProviders().AddSimpleConsole(console =>
     console.UseUtcTimestamp = true;
 });
 builder.Logging.AddFilter("Microsoft.AspNetCore", LogLevel.Warning);
+
+if (args is [LedgerCommand.Name, ..])
+{
+    // It needs neither a cluster nor any other setting.
+    Environment.ExitCode = await LedgerCommand.RunAsync(args, builder.Configuration.GetConnectionString("Billing"), Console.Out, Console.Error, CancellationToken.None);
+    return;
+}
 
 var options = builder.Configuration.GetSection("Tensormesh").Get<OperatorOptions>() ?? new OperatorOptions();
 var connection = builder.Configuration.GetConnectionString("Billing")
@@ -70,6 +78,7 @@ builder.Services.AddSingleton<BillingAccountReconciler>();
 builder.Services.AddSingleton<PriceBookReconciler>();
 builder.Services.AddSingleton<GpuNodeReconciler>();
 builder.Services.AddSingleton<MeteringClock>();
+builder.Services.AddSingleton<LedgerProver>();
 builder.Services.AddSingleton<Uninstaller>();
 builder.Services.AddSingleton<UninstallCommand>();
 builder.Services.AddSingleton<Controller>();

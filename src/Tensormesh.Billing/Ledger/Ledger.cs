@@ -120,6 +120,14 @@ public sealed class Ledger
     internal static NpgsqlBatchCommand Command(Movement movement)
         => Transact.Command("select transaction_id, already_posted from post_transaction($1, $2, $3, $4, $5, $6, $7, $8)", Parameters(movement));
 
+    /// <summary>The same, and a refusal leaves the SQL transaction as it is.</summary>
+    internal static async Task<PostResult> TryAsync(NpgsqlConnection connection, Movement movement, CancellationToken cancellation)
+    {
+        await using var batch = new NpgsqlBatch(connection) { BatchCommands = { TryCommand(movement) } };
+        await using var reader = await batch.ExecuteReaderAsync(cancellation);
+        return await ReadTriedAsync(reader, cancellation);
+    }
+
     private static NpgsqlBatchCommand TryCommand(Movement movement) => Transact.Command(
         "select transaction_id, already_posted, refusal, message from try_post($1, $2, $3, $4, $5, $6, $7, $8)", Parameters(movement));
 

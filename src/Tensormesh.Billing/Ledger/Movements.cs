@@ -19,6 +19,20 @@ public enum MovementType
     GpuFaultCredit,
     /// <summary>expense:uncollected to revenue:gpu: work that an outage let run past zero. Never touches the customer.</summary>
     Uncollected,
+    /// <summary>The customer to cash:{provider}: paid money that goes back, of one top-up.</summary>
+    Refund,
+    /// <summary>The customer, as far as its balance goes, and receivable:disputes to cash:{provider}: the card company took a top-up back.</summary>
+    Dispute,
+    /// <summary>The mirror of a dispute that we won.</summary>
+    DisputeReversal,
+    /// <summary>expense:write_offs to receivable:disputes: what a customer owes us after a dispute, and will not pay.</summary>
+    WriteOff,
+    /// <summary>expense:adjustments to the customer, or back: by a person, with the reason.</summary>
+    Adjustment,
+    /// <summary>The customer to expense:credit_grants: what is left of a grant when it expires.</summary>
+    CreditExpiry,
+    /// <summary>The mirror of one transaction, once.</summary>
+    Reversal,
 }
 
 /// <summary>One side of a movement. Positive is a credit, negative a debit.</summary>
@@ -66,14 +80,120 @@ public static class Movements
 
     /// <summary>Credit that a platform operator adds; <paramref name="by"/> and <paramref name="reason"/> are kept with it.</summary>
     /// <param name="key">The caller's own idempotency key; it is posted as <c>grant/{account}/{key}</c>.</param>
+    /// <param name="expiresAt">When what is left of it goes back; null: never.</param>
     /// <exception cref="ArgumentOutOfRangeException">The amount is not above zero.</exception>
-    public static Movement CreditGrant(AccountId account, Money amount, string key, string by, string reason) => new()
+    public static Movement CreditGrant(
+        AccountId account, Money amount, string key, string by, string reason, DateTimeOffset? expiresAt = null) => new()
+        {
+            Type = MovementType.CreditGrant,
+            Key = $"grant/{account}/{key}",
+            Entries = Transfer("expense:credit_grants", Customer(account), amount),
+            Description = "Credit granted",
+            Details = (expiresAt is { } until
+                ? new JsonObject { ["by"] = by, ["reason"] = reason, ["expiresAt"] = Stamp(until.ToLedgerTime()) }
+                : new JsonObject { ["by"] = by, ["reason"] = reason }).ToJsonString(),
+        };
+
+    /// <summary>What is left of a grant when it expires; the key is <c>grant-expiry/{grant}</c>.</summary>
+    /// <param name="grant">The grant's transaction id.</param>
+    internal static Movement CreditExpiry(AccountId account, string grant, Money left, DateTimeOffset expiredAt) => new()
     {
-        Type = MovementType.CreditGrant,
-        Key = $"grant/{account}/{key}",
-        Entries = Transfer("expense:credit_grants", Customer(account), amount),
-        Description = "Credit granted",
-        Details = new JsonObject { ["by"] = by, ["reason"] = reason }.ToJsonString(),
+        Type = MovementType.CreditExpiry,
+        Key = $"grant-expiry/{grant}",
+        Entries = Transfer(Customer(account), "expense:credit_grants", left),
+        EffectiveAt = expiredAt,
+        Description = "Credit expired",
+        Details = new JsonObject { ["transaction"] = grant }.ToJsonString(),
+    };
+
+    /// <summary>A top-up, or part of it, that goes back to the card; the key is <c>refund/{provider}/{refundId}</c>.</summary>
+    /// <param name="topUp">The top-up's transaction id.</param>
+    internal static Movement Refund(AccountId account, Money amount, string provider, string refundId, string topUp) => new()
+    {
+        Type = MovementType.Refund,
+        Key = $"refund/{provider}/{refundId}",
+        Entries = Transfer(Customer(account), $"cash:{provider}", amount),
+        Description = "Refund to the card",
+        Details = new JsonObject { ["provider"] = provider, ["refundId"] = refundId, ["transaction"] = topUp }.ToJsonString(),
+    };
+
+    /// <summary>What the card company took back of a top-up; the key is <c>dispute/{provider}/{disputeId}</c>.</summary>
+    /// <param name="fromBalance">What of it the customer's balance covers. The customer owes us the rest.</param>
+    /// <param name="topUp">The top-up's transaction id.</param>
+    internal static Movement Dispute(
+        AccountId account, Money amount, Money fromBalance, string provider, string disputeId, string topUp)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(amount.Nanos, 0, nameof(amount));
+        ArgumentOutOfRangeException.ThrowIfNegative(fromBalance.Nanos, nameof(fromBalance));
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(fromBalance.Nanos, amount.Nanos, nameof(fromBalance));
+        Entry[] all = [new(Customer(account), -fromBalance), new("receivable:disputes", fromBalance - amount), new($"cash:{provider}", amount)];
+        return new()
+        {
+            Type = MovementType.Dispute,
+            Key = $"dispute/{provider}/{disputeId}",
+            Entries = [.. all.Where(entry => entry.Amount != Money.Zero)],
+            Description = fromBalance < amount ? $"Disputed with the card company, {amount - fromBalance} of it spent before" : "Disputed with the card company",
+            Details = new JsonObject
+            {
+                ["account"] = account.Value,
+                ["provider"] = provider,
+                ["disputeId"] = disputeId,
+                ["owedNanos"] = (amount - fromBalance).Nanos,
+                ["transaction"] = topUp,
+            }.ToJsonString(),
+        };
+    }
+
+    /// <summary>A dispute that we won: what it took comes back to where it came from. The key is <c>dispute-reversal/{dispute}</c>.</summary>
+    internal static Movement DisputeReversal(PostedTransaction dispute) => new()
+    {
+        Type = MovementType.DisputeReversal,
+        Key = $"dispute-reversal/{dispute.Id}",
+        Entries = dispute.Mirror(),
+        Description = "Dispute decided for us",
+        Details = new JsonObject { ["transaction"] = dispute.Id }.ToJsonString(),
+    };
+
+    /// <summary>What a customer owes us after a dispute, and will not pay; the key is <c>write-off/{dispute}/{key}</c>.</summary>
+    /// <param name="dispute">The dispute's transaction id.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The amount is not above zero.</exception>
+    public static Movement WriteOff(string dispute, Money amount, string key, string by, string reason) => new()
+    {
+        Type = MovementType.WriteOff,
+        Key = $"write-off/{dispute}/{key}",
+        Entries = Transfer("expense:write_offs", "receivable:disputes", amount),
+        Description = "Written off",
+        Details = new JsonObject { ["by"] = by, ["reason"] = reason, ["transaction"] = dispute }.ToJsonString(),
+    };
+
+    /// <summary>What a person puts right by hand: above zero to the customer, below zero from it. The key is <c>adjustment/{account}/{key}</c>.</summary>
+    /// <exception cref="ArgumentException">Nobody did it, or for no reason.</exception>
+    /// <exception cref="ArgumentOutOfRangeException">The amount is zero.</exception>
+    public static Movement Adjustment(AccountId account, Money amount, string key, string by, string reason)
+    {
+        ArgumentException.ThrowIfNullOrWhiteSpace(by);
+        ArgumentException.ThrowIfNullOrWhiteSpace(reason);
+        ArgumentOutOfRangeException.ThrowIfZero(amount.Nanos, nameof(amount));
+        return new()
+        {
+            Type = MovementType.Adjustment,
+            Key = $"adjustment/{account}/{key}",
+            Entries = amount > Money.Zero
+                ? Transfer("expense:adjustments", Customer(account), amount)
+                : Transfer(Customer(account), "expense:adjustments", -amount),
+            Description = "Adjustment",
+            Details = new JsonObject { ["by"] = by, ["reason"] = reason }.ToJsonString(),
+        };
+    }
+
+    /// <summary>The mirror of a transaction; the key is <c>reversal/{transaction}</c>, so that there is one.</summary>
+    internal static Movement Reversal(PostedTransaction of, string by, string reason) => new()
+    {
+        Type = MovementType.Reversal,
+        Key = $"reversal/{of.Id}",
+        Entries = of.Mirror(),
+        Description = $"Reversal of {of.Id}",
+        Details = new JsonObject { ["by"] = by, ["reason"] = reason, ["transaction"] = of.Id }.ToJsonString(),
     };
 
     /// <summary>What one pod's GPUs cost from where it was settled to <paramref name="windowEnd"/>.</summary>

@@ -11,6 +11,8 @@ public enum LedgerRefusal
     AmountOverflow,
     /// <summary>A customer's balance would go below zero.</summary>
     InsufficientBalance,
+    /// <summary>It takes back what is not there, was taken back before or cannot be, or more than is left of it.</summary>
+    CorrectionUnsound,
 }
 
 public abstract record PostResult

@@ -113,6 +113,13 @@ internal sealed class LockedAccount
         });
     }
 
+    /// <summary>Charges all that accrues up to an instant, but not past the end of the balance.</summary>
+    public void SettleAll(DateTimeOffset until)
+    {
+        if (ExhaustsAt is { } exhausted) until = Instants.Earlier(until, exhausted);
+        foreach (var run in Accruing.Where(run => run.SettledUntil < until).ToList()) Settle(run, until);
+    }
+
     /// <summary>Settles to a price change and begins a new running total. A run that is settled past the change takes the new price from
     /// there.</summary>
     public void Reprice(Run run, PriceVersionId version, Money perGpuHour, DateTimeOffset change)

@@ -27,9 +27,7 @@ public sealed class Meter(NpgsqlDataSource dataSource, OperatorEpoch? epoch = nu
         => Transact.RunAsync(dataSource, async connection =>
         {
             if (await LockedAccount.LockAsync(connection, epoch, account, [], cancellation) is not { } locked) return Settlement.Nothing;
-            var end = until.ToLedgerTime();
-            if (locked.ExhaustsAt is { } exhausted) end = Instants.Earlier(end, exhausted);
-            foreach (var run in locked.Accruing.Where(run => run.SettledUntil < end).ToList()) locked.Settle(run, end);
+            locked.SettleAll(until.ToLedgerTime());
             await locked.WriteAsync(cancellation);
             return locked.Settled;
         }, cancellation);

@@ -71,6 +71,13 @@ public static class Migrator
         if (unknown is not null) throw new InvalidOperationException($"this database is newer than this program: it has {unknown}");
     }
 
+    /// <summary>The first migration of this program that the database has not seen; null: it has seen them all.</summary>
+    public static async Task<string?> MissingAsync(NpgsqlDataSource dataSource, CancellationToken cancellation)
+    {
+        var applied = await AppliedAsync(dataSource, cancellation);
+        return SqlText.Migrations.FirstOrDefault(name => !applied.Contains(name));
+    }
+
     /// <summary>The names of what was applied; none in a database that no migration has ever touched.</summary>
     public static async Task<IReadOnlySet<string>> AppliedAsync(NpgsqlDataSource dataSource, CancellationToken cancellation)
     {

@@ -14,6 +14,7 @@ internal static class SqlStates
     public const string InsufficientBalance = "TM006";
     public const string AppendOnly = "TM007";
     public const string EpochIsOver = "TM008";
+    public const string CorrectionUnsound = "TM010";
     /// <summary>Postgres' own, which Npgsql has no name for: whoever was paused within a transaction finds it ended.</summary>
     public const string IdleInTransactionTimeout = "25P03";
 
@@ -26,6 +27,7 @@ internal static class SqlStates
         NotBalanced => LedgerRefusal.NotBalanced,
         AmountOverflow => LedgerRefusal.AmountOverflow,
         InsufficientBalance => LedgerRefusal.InsufficientBalance,
+        CorrectionUnsound => LedgerRefusal.CorrectionUnsound,
         _ => null,
     };
 

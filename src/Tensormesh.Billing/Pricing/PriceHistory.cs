@@ -41,12 +41,16 @@ internal static class PriceHistory
     /// <returns>Null when the product never had a price.</returns>
     public static PriceRow? InForce(IReadOnlyList<PriceRow> rows, DateTimeOffset startedAt)
     {
-        var before = rows.Where(row => row.EffectiveAt <= startedAt).ToList();
-        return before.GroupBy(row => row.Book).Select(book => book.Last()).Where(row => row.PerGpuHour is not null)
-            .MaxBy(row => (row.EffectiveAt, row.Version.Value))
-            ?? before.LastOrDefault(row => row.PerGpuHour is not null)
+        return At(rows, startedAt)
+            ?? rows.LastOrDefault(row => row.EffectiveAt <= startedAt && row.PerGpuHour is not null)
             ?? rows.FirstOrDefault(row => row.PerGpuHour is not null);
     }
+
+    /// <summary>The version at which something could start at <paramref name="t"/>; null when the product had no price then.</summary>
+    /// <param name="rows">In order of effective instant.</param>
+    public static PriceRow? At(IReadOnlyList<PriceRow> rows, DateTimeOffset t)
+        => rows.Where(row => row.EffectiveAt <= t).GroupBy(row => row.Book).Select(book => book.Last())
+            .Where(row => row.PerGpuHour is not null).MaxBy(row => (row.EffectiveAt, row.Version.Value));
 
     /// <summary>The changes that a run which began on <paramref name="first"/> has to follow: every price published after it.</summary>
     public static IEnumerable<PriceRow> ChangesAfter(IReadOnlyList<PriceRow> rows, PriceRow first, DateTimeOffset startedAt)

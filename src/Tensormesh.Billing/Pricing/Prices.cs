@@ -16,6 +16,9 @@ public sealed record TokenPrice(string Model, Money InputPerMillion, Money Outpu
 /// </summary>
 public sealed class Prices(NpgsqlDataSource dataSource, OperatorEpoch? epoch = null)
 {
+    /// <summary>Two clocks that say the same differ by less.</summary>
+    public static readonly TimeSpan ClockTolerance = TimeSpan.FromMinutes(1);
+
     private readonly NpgsqlDataSource dataSource = dataSource;
     private readonly StandingHints hints = StandingHints.Of(dataSource);
     private readonly OperatorEpoch? epoch = epoch;
@@ -25,10 +28,11 @@ public sealed class Prices(NpgsqlDataSource dataSource, OperatorEpoch? epoch = n
     /// ones get a new version, those absent are withdrawn (nothing new starts on them; what runs keeps its price).
     /// Idempotent. <paramref name="book"/> names the PriceBook for the record. An empty set withdraws everything that the book names.
     /// </summary>
-    /// <param name="effectiveAt">Now, as the caller sees it: not in the future. A run already settled past it takes the new price from
-    /// there.</param>
+    /// <param name="effectiveAt">Now, as the caller sees it. A run already settled past it takes the new price from there.</param>
     /// <returns>The versions written by this call, withdrawals included; empty when nothing changed.</returns>
     /// <exception cref="ArgumentOutOfRangeException">A price is negative.</exception>
+    /// <exception cref="PriceInstantException">A change would take effect in the ledger's future, or before the version that it replaces:
+    /// by more than <see cref="ClockTolerance"/>, within which it takes effect with that.</exception>
     public async Task<IReadOnlyList<PriceVersionId>> PublishAsync(
         string book, IReadOnlyDictionary<GpuProduct, Money> gpuPerHour, IReadOnlyList<TokenPrice> tokens, DateTimeOffset effectiveAt,
         CancellationToken cancellation)
@@ -47,7 +51,7 @@ public sealed class Prices(NpgsqlDataSource dataSource, OperatorEpoch? epoch = n
         var (versions, repriced) = await Transact.RunAsync(dataSource, async connection =>
         {
             var accounts = new HashSet<AccountId>();
-            var newest = await LockAndReadNewestAsync(connection, book, cancellation);
+            var (newest, now) = await LockAndReadNewestAsync(connection, book, cancellation);
             var changed = wanted.Values.Where(item => newest.GetValueOrDefault((item.Kind, item.Name)).Item != item)
                 .Concat(newest.Values.Where(row => !row.Item.IsWithdrawn && !wanted.ContainsKey((row.Item.Kind, row.Item.Name)))
                     .Select(row => new Item(row.Item.Kind, row.Item.Name, null, null, null, null)))
@@ -56,9 +60,15 @@ public sealed class Prices(NpgsqlDataSource dataSource, OperatorEpoch? epoch = n
             var written = new List<PriceVersionId>();
             foreach (var item in changed)
             {
-                // A clock that stepped back must not put a newer version before an older one.
                 var from = effectiveAt.ToLedgerTime();
-                if (newest.TryGetValue((item.Kind, item.Name), out var last)) from = Instants.Later(from, last.EffectiveAt);
+                if (from > now + ClockTolerance) throw PriceInstantException.InTheFuture(book, item.Name, from, now);
+                if (newest.TryGetValue((item.Kind, item.Name), out var last))
+                {
+                    if (from < last.EffectiveAt - ClockTolerance) throw PriceInstantException.InThePast(book, item.Name, from, last.EffectiveAt);
+                    // A clock that stepped back must not put a newer version before an older one.
+                    from = Instants.Later(from, last.EffectiveAt);
+                }
+
                 var version = await InsertAsync(connection, book, item, from, cancellation);
                 written.Add(version);
                 if (item.PerGpuHour is { } perGpuHour) accounts.UnionWith(
@@ -87,6 +97,18 @@ public sealed class Prices(NpgsqlDataSource dataSource, OperatorEpoch? epoch = n
             return prices;
         }, cancellation);
 
+    /// <summary>What a GPU-hour of the product cost for what started at <paramref name="t"/>, of every version that was ever published; null
+    /// when it had no price then.</summary>
+    public Task<GpuPrice?> AtAsync(GpuProduct product, DateTimeOffset t, CancellationToken cancellation)
+        => Transact.UseAsync(dataSource, async connection =>
+        {
+            await using var batch = new NpgsqlBatch(connection) { BatchCommands = { PriceHistory.Command(product) } };
+            await using var reader = await batch.ExecuteReaderAsync(cancellation);
+            return PriceHistory.At(await PriceHistory.ReadAsync(reader, cancellation), t.ToLedgerTime()) is { } row
+                ? new GpuPrice(row.Version, product, row.PerGpuHour!.Value, row.EffectiveAt)
+                : null;
+        }, cancellation);
+
     /// <summary>Which book has a price in force for which item, products and models alike: the one that was there first stands.</summary>
     public Task<IReadOnlySet<(string Book, string Item)>> InForceAsync(CancellationToken cancellation)
         => Transact.UseAsync<IReadOnlySet<(string Book, string Item)>>(dataSource, async connection =>
@@ -103,7 +125,8 @@ public sealed class Prices(NpgsqlDataSource dataSource, OperatorEpoch? epoch = n
             return published;
         }, cancellation);
 
-    private async Task<Dictionary<(string Kind, string Name), (Item Item, DateTimeOffset EffectiveAt)>> LockAndReadNewestAsync(
+    /// <summary>The newest version of each item of the book, and the ledger's clock.</summary>
+    private async Task<(Dictionary<(string Kind, string Name), (Item Item, DateTimeOffset EffectiveAt)> Newest, DateTimeOffset Now)> LockAndReadNewestAsync(
         NpgsqlConnection connection, string book, CancellationToken cancellation)
     {
         await using var batch = new NpgsqlBatch(connection)
@@ -117,11 +140,12 @@ public sealed class Prices(NpgsqlDataSource dataSource, OperatorEpoch? epoch = n
                     cached_per_million_nanos, effective_at
                     from price_version where book = $1 order by kind, item, effective_at desc, id desc
                     """, Transact.Value(book)),
+                Transact.Command("select clock_timestamp()"),
             },
         };
         if (epoch is not null) batch.BatchCommands.Insert(1, epoch.Check());
         await using var reader = await batch.ExecuteReaderAsync(cancellation);
-        for (var i = 1; i < batch.BatchCommands.Count; i++) await reader.NextResultAsync(cancellation);
+        for (var i = 2; i < batch.BatchCommands.Count; i++) await reader.NextResultAsync(cancellation);
         var newest = new Dictionary<(string, string), (Item, DateTimeOffset)>();
         while (await reader.ReadAsync(cancellation))
         {
@@ -130,7 +154,9 @@ public sealed class Prices(NpgsqlDataSource dataSource, OperatorEpoch? epoch = n
             newest[(item.Kind, item.Name)] = (item, reader.GetFieldValue<DateTimeOffset>(6));
         }
 
-        return newest;
+        await reader.NextResultAsync(cancellation);
+        await reader.ReadAsync(cancellation);
+        return (newest, reader.GetFieldValue<DateTimeOffset>(0));
     }
 
     private static async Task<PriceVersionId> InsertAsync(

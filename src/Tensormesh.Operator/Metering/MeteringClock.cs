@@ -7,7 +7,7 @@ namespace Tensormesh.Operator.Metering;
 /// Settles what runs to the ledger at every interval. Settlement only sets how fine the transaction list is; what an account
 /// can spend follows from its standing at any instant.
 /// </summary>
-internal sealed partial class MeteringClock(Accounts accounts, Meter meter, CreditPolicy policy, OperatorMetrics metrics, TimeProvider time, ILogger<MeteringClock> logger)
+internal sealed partial class MeteringClock(Accounts accounts, Meter meter, CreditGrants grants, CreditPolicy policy, OperatorMetrics metrics, TimeProvider time, ILogger<MeteringClock> logger)
 {
     /// <summary>
     /// Runs while this process leads. <paramref name="caughtUp"/> ends once every pod's end that happened before is recorded; <paramref name="settled"/> is
@@ -59,6 +59,16 @@ internal sealed partial class MeteringClock(Accounts accounts, Meter meter, Cred
             settled(account);
             LogSettled(logger, account.Value, settlement.Windows, settlement.Charged);
         }
+
+        try
+        {
+            // After what ran until then is charged, which the grants that end pay for.
+            foreach (var account in await grants.ExpireAsync(until, cancellation).ConfigureAwait(false)) settled(account);
+        }
+        catch (Exception fault) when (fault is not OperationCanceledException && !LedgerAvailability.IsUnavailable(fault) && !OperatorEpoch.IsOver(fault))
+        {
+            LogGrantsNotEnded(logger, fault);
+        }
     }
 
     [LoggerMessage(Level = LogLevel.Information, Message = "{Account}: {Windows} windows settled, {Charged} charged")]
@@ -66,6 +76,9 @@ internal sealed partial class MeteringClock(Accounts accounts, Meter meter, Cred
 
     [LoggerMessage(Level = LogLevel.Error, Message = "{Account}: could not be settled, and will be tried again")]
     private static partial void LogAccountNotSettled(ILogger logger, Exception fault, string account);
+
+    [LoggerMessage(Level = LogLevel.Error, Message = "Grants that expired could not be ended, and will be tried again")]
+    private static partial void LogGrantsNotEnded(ILogger logger, Exception fault);
 
     [LoggerMessage(Level = LogLevel.Warning, Message = "Nothing was settled, and all of it will be later: the ledger cannot be reached: {Reason}")]
     private static partial void LogNotSettled(ILogger logger, string reason);

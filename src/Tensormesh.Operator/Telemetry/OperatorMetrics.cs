@@ -30,6 +30,8 @@ internal sealed class OperatorMetrics
         Uncollected = Counter("tensormesh_uncollected_dollars_total", "Dollars of GPU time that ran past a balance while no operator watched, and that nobody pays.");
         SettlementLag = Gauge("tensormesh_settlement_lag_seconds", "Time since every running account was last settled.");
         LedgerUp = Gauge("tensormesh_ledger_up", "1 while the ledger answers.");
+        LedgerImbalance = Gauge("tensormesh_ledger_imbalance", "1 while the ledger's proof finds a difference: a balance, a sum or a sealed transaction is not what it must be.");
+        LedgerSealedPosition = Gauge("tensormesh_ledger_sealed_position", "Position of the last ledger transaction that is sealed.");
         LedgerConnections = Gauge("tensormesh_ledger_connections", "Connections to the ledger's database, by state (busy, idle).", "state");
         registry.AddBeforeCollectCallback(CountConnections);
         RunningGpus = Gauge("tensormesh_running_gpus", "GPUs held by running pods, by product.", "product");
@@ -61,6 +63,8 @@ internal sealed class OperatorMetrics
     public Counter Uncollected { get; }
     public Gauge SettlementLag { get; }
     public Gauge LedgerUp { get; }
+    public Gauge LedgerImbalance { get; }
+    public Gauge LedgerSealedPosition { get; }
     public Gauge LedgerConnections { get; }
     public Gauge RunningGpus { get; }
     public Counter GpuFaults { get; }

@@ -122,7 +122,8 @@ internal static class LedgerRefusals
         LedgerRefusal.AccountUnknown => Problem.AccountUnknown(account),
         LedgerRefusal.AmountOverflow => Problem.Invalid("amount",
             "With this amount the balance would not fit the ledger any more: use a smaller one."),
-        LedgerRefusal.CurrencyMismatch or LedgerRefusal.NotBalanced or LedgerRefusal.InsufficientBalance =>
+        LedgerRefusal.CurrencyMismatch or LedgerRefusal.NotBalanced or LedgerRefusal.InsufficientBalance
+            or LedgerRefusal.CorrectionUnsound =>
             throw new InvalidOperationException($"adding money was refused as {refused.Reason}: {refused.Message}"),
     };
 }

@@ -35,6 +35,9 @@ public sealed class MovementTests
         SeenAt = Now.AddSeconds(30),
     };
 
+    private static readonly PostedTransaction Dispute = new(
+        "txn_2", "Dispute", Acme, [new("cash:sandbox", Dollars("5.00")), new("receivable:disputes", Dollars("-5.00"))]);
+
     [Fact]
     public void Every_movement_balances_and_its_key_is_its_meaning()
     {
@@ -55,6 +58,14 @@ public sealed class MovementTests
                 "customer:acme"),
             (Movements.Uncollected(Acme, "acme", Now, end, [(Run, Dollars("0.10"))]),
                 "uncollected/acme/20260301T120000.000000Z/20260301T120100.000007Z", "expense:uncollected", "revenue:gpu"),
+            (Movements.Refund(Acme, Dollars("5.00"), "sandbox", "re_1", "txn_1"), "refund/sandbox/re_1", "customer:acme", "cash:sandbox"),
+            (Movements.Dispute(Acme, Dollars("5.00"), Dollars("5.00"), "sandbox", "dp_1", "txn_1"), "dispute/sandbox/dp_1", "customer:acme",
+                "cash:sandbox"),
+            (Movements.DisputeReversal(Dispute), "dispute-reversal/txn_2", "cash:sandbox", "receivable:disputes"),
+            (Movements.WriteOff("txn_2", Dollars("5.00"), "k1", "ada", "gone"), "write-off/txn_2/k1", "expense:write_offs", "receivable:disputes"),
+            (Movements.Adjustment(Acme, Dollars("5.00"), "k1", "ada", "goodwill"), "adjustment/acme/k1", "expense:adjustments", "customer:acme"),
+            (Movements.CreditExpiry(Acme, "txn_3", Dollars("5.00"), end), "grant-expiry/txn_3", "customer:acme", "expense:credit_grants"),
+            (Movements.Reversal(Dispute, "ada", "typo"), "reversal/txn_2", "cash:sandbox", "receivable:disputes"),
         ];
         Assert.Equal(Enum.GetValues<MovementType>(), all.Select(one => one.Movement.Type).Order());
         foreach (var (movement, key, from, to) in all)
@@ -104,6 +115,26 @@ public sealed class MovementTests
             ["GPU-a", "Lost", "it is gone", "", "2026-03-01T12:00:30.000000Z", "2026-03-01T12:01:30.000000Z"],
             new[] { "gpu", "reason", "message", "lastHealthyAt", "seenAt", "recoveredAt" }.Select(Text));
         Assert.Equal(JsonValueKind.Null, details.RootElement.GetProperty("lastHealthyAt").ValueKind);
+    }
+
+    [Fact]
+    public void A_dispute_takes_from_the_balance_and_from_what_is_owed_and_never_an_entry_of_nothing()
+    {
+        string[] Entries(string fromBalance) => [.. Movements.Dispute(Acme, Dollars("5.00"), Dollars(fromBalance), "sandbox", "dp_1", "txn_1").Entries
+            .Select(entry => $"{entry.LedgerAccount} {entry.Amount.ToDecimalString()}")];
+        Assert.Equal(["customer:acme -2.00", "receivable:disputes -3.00", "cash:sandbox 5.00"], Entries("2.00"));
+        Assert.Equal(["receivable:disputes -5.00", "cash:sandbox 5.00"], Entries("0.00"));
+        Assert.Throws<ArgumentOutOfRangeException>(() => Entries("5.01"));
+    }
+
+    [Fact]
+    public void An_adjustment_says_who_and_why_and_goes_either_way()
+    {
+        Assert.Equal("customer:acme", Movements.Adjustment(Acme, Dollars("-1.00"), "k", "ada", "typo").Entries[0].LedgerAccount);
+        Assert.Equal("""{"by":"ada","reason":"typo"}""", Movements.Adjustment(Acme, Dollars("-1.00"), "k", "ada", "typo").Details);
+        Assert.Throws<ArgumentException>(() => Movements.Adjustment(Acme, Dollars("1.00"), "k", " ", "typo"));
+        Assert.Throws<ArgumentException>(() => Movements.Adjustment(Acme, Dollars("1.00"), "k", "ada", ""));
+        Assert.Throws<ArgumentOutOfRangeException>(() => Movements.Adjustment(Acme, Money.Zero, "k", "ada", "typo"));
     }
 
     [Theory]

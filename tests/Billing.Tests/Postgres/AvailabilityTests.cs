@@ -80,6 +80,7 @@ public sealed class AvailabilityTests
     [InlineData("TM004", LedgerRefusal.NotBalanced)]
     [InlineData("TM005", LedgerRefusal.AmountOverflow)]
     [InlineData("TM006", LedgerRefusal.InsufficientBalance)]
+    [InlineData("TM010", LedgerRefusal.CorrectionUnsound)]
     public void Each_state_of_the_ledger_has_its_refusal(string sqlState, LedgerRefusal refusal)
         => Assert.Equal(refusal, SqlStates.Refusal(sqlState));
 }

@@ -7,7 +7,7 @@ internal static class Books
     [
         "account", "ledger_account", "ledger_transaction", "ledger_balance", "price_version", "run_interval",
         "run_interval_rating", "run_interval_gpus", "gpu_holder",
-        "credit_hold", "suspension", "payment_method", "top_up",
+        "credit_hold", "suspension", "expired_grant", "ledger_seal", "payment_method", "top_up",
     ];
 
     public static string Dump { get; } = "select " + string.Join(" || ", Tables.Select(table =>

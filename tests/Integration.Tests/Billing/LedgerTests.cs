@@ -70,6 +70,7 @@ public sealed class LedgerTests(PostgresFixture postgres) : BillingTest(postgres
                 "free", To("customer:acme", -6), To("customer:acme", long.MaxValue), To("customer:acme", long.MaxValue),
                 To("expense:uncollected", -long.MaxValue), To("expense:uncollected", -long.MaxValue), To("revenue:gpu", 6))),
             await RefusalAsync(Raw("free", To("customer:acme", -6), To("revenue:gpu", 6))),
+            await RefusalAsync(Raw("free", To("customer:acme", -5), To("revenue:gpu", 5)) with { Type = MovementType.Reversal }),
         };
         Assert.Equal(Enum.GetValues<LedgerRefusal>(), reasons);
     }
@@ -96,7 +97,7 @@ public sealed class LedgerTests(PostgresFixture postgres) : BillingTest(postgres
 
     private static string Insert(string accounts, string amounts, string currency = "USD", string id = "txn_x", string key = "x") =>
         "insert into ledger_transaction (id, type, idempotency_key, effective_at, description, currency, accounts, amounts) "
-        + $"values ('{id}', 'x', '{key}', now(), '', '{currency}', {accounts}, {amounts})";
+        + $"values ('{id}', 'CreditGrant', '{key}', now(), '', '{currency}', {accounts}, {amounts})";
 
     [Theory]
     [InlineData("'{}'", "'{}'")]

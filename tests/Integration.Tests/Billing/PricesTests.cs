@@ -42,6 +42,37 @@ public sealed class PricesTests(PostgresFixture postgres) : BillingTest(postgres
     }
 
     [Fact]
+    public async Task A_price_takes_effect_neither_in_the_future_nor_before_the_one_that_it_replaces()
+    {
+        await PublishAsync(T0, (H100, "2.50"));
+        var now = new DateTimeOffset(await ScalarAsync<DateTime>("select clock_timestamp()"));
+        var future = await Assert.ThrowsAsync<PriceInstantException>(() => PublishAsync(now.AddHours(1), (H100, "3.00")));
+        Assert.Contains("cannot take effect in the future", future.Message, StringComparison.Ordinal);
+        var past = await Assert.ThrowsAsync<PriceInstantException>(() => PublishAsync(T0.AddHours(-1), (H100, "3.00")));
+        Assert.Contains("before the version that it replaces, of 2026-03-01T12:00:00Z", past.Message, StringComparison.Ordinal);
+        Assert.Equal(1L, await ScalarAsync<long>("select count(*) from price_version"));
+        // What stays as it is takes no effect, whenever that is said; and clocks differ a little.
+        Assert.Empty(await PublishAsync(T0.AddHours(-1), (H100, "2.50")));
+        Assert.Single(await PublishAsync(T0.AddSeconds(-30), (H100, "3.00")));
+        Assert.Equal(T0, (await Prices.AtAsync(H100, T0, Cancellation))!.EffectiveAt);
+    }
+
+    [Fact]
+    public async Task The_price_of_a_product_is_known_for_every_instant()
+    {
+        await PublishAsync(T0, (H100, "2.50"));
+        await Prices.PublishAsync("other", new Dictionary<GpuProduct, Money> { [H100] = Money.Parse("2.00") }, [], T0.AddHours(1), Cancellation);
+        await PublishAsync(T0.AddHours(2), (H100, "3.00"));
+        await PublishAsync(T0.AddHours(3));
+        await Prices.PublishAsync("other", new Dictionary<GpuProduct, Money>(), [], T0.AddHours(4), Cancellation);
+        async Task<string?> At(double hours) => (await Prices.AtAsync(H100, T0.AddHours(hours), Cancellation))?.PerGpuHour.ToDecimalString();
+        Assert.Equal(
+            [null, "2.50", "2.50", "2.00", "3.00", "2.00", null],
+            new[] { await At(-1), await At(0), await At(0.5), await At(1), await At(2), await At(3), await At(4) });
+        Assert.Null(await Prices.AtAsync(L40S, T0, Cancellation));
+    }
+
+    [Fact]
     public async Task Publishing_at_once_writes_each_change_once()
     {
         var written = await Task.WhenAll(Enumerable.Range(0, 10).Select(_ => Task.Run(() => PublishAsync(T0, (H100, "2.50")))));

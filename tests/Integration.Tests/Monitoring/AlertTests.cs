@@ -4,14 +4,17 @@ namespace Tensormesh.Integration.Tests.Monitoring;
 
 public sealed class AlertTests
 {
-    [Fact]
-    public async Task Each_alert_fires_when_it_should_and_only_then_and_leads_to_a_section_of_the_runbook()
+    public static TheoryData<string> Files => [.. Directory.GetFiles(Repository.Folder("manifests", "monitoring"), "*.yaml").Select(file => Path.GetFileNameWithoutExtension(file)).Order()];
+
+    [Theory]
+    [MemberData(nameof(Files))]
+    public async Task Each_alert_fires_when_it_should_and_only_then_and_leads_to_a_section_of_the_runbook(string file)
     {
         var promtool = await Promtool.EnsureAsync(Console.WriteLine, TestContext.Current.CancellationToken);
-        var rules = Repository.Folder("manifests", "monitoring", "gpu-alerts.yaml");
+        var rules = Repository.Folder("manifests", "monitoring", $"{file}.yaml");
         using var folder = new ScratchFolder();
-        File.Copy(rules, Path.Combine(folder.Path, "gpu-alerts.yaml"));
-        File.Copy(Repository.Folder("tests", "Integration.Tests", "Monitoring", "gpu-alerts.test.yaml"), Path.Combine(folder.Path, "test.yaml"));
+        File.Copy(rules, Path.Combine(folder.Path, $"{file}.yaml"));
+        File.Copy(Repository.Folder("tests", "Integration.Tests", "Monitoring", $"{file}.test.yaml"), Path.Combine(folder.Path, "test.yaml"));
 
         var (checkedCode, report) = await Command.TryRunAsync(promtool, ["check", "rules", rules], line: null, TestContext.Current.CancellationToken);
         Assert.True(checkedCode == 0, report);

@@ -26,6 +26,78 @@ begin
     where a.name = any (p_names) order by a.name for update of b;
 end $$;
 
+-- Every way that money moves: the enum MovementType, by name. The trigger of ledger_transaction refuses any other.
+create or replace function movement_types() returns text[] language sql immutable as $$
+  select array[
+    'TopUp', 'CreditGrant', 'GpuUsage', 'GpuUsageCorrection', 'GpuFaultCredit', 'Uncollected',
+    'Refund', 'Dispute', 'DisputeReversal', 'WriteOff', 'Adjustment', 'CreditExpiry', 'Reversal']
+$$;
+
+-- Those that take something back: their details name the transaction.
+create or replace function correcting_types() returns text[] language sql immutable as $$
+  select array['Refund', 'Dispute', 'DisputeReversal', 'WriteOff', 'CreditExpiry', 'Reversal']
+$$;
+
+-- Why a movement cannot take back what it names; null: it can. It has not been posted under another key, and not more than there is left.
+-- What a run was charged is corrected by the run's own movements only: its running total would not know of any other.
+create or replace function correction_problem(p_type text, p_key text, p_details jsonb, p_accounts bigint[], p_amounts bigint[])
+returns text language plpgsql as $$
+declare
+  t ledger_transaction;
+  v_standing text;
+  v_account bigint;
+  v_amount numeric;
+  v_left numeric;
+begin
+  select * into t from ledger_transaction where id = p_details ->> 'transaction';
+  if not found then
+    return format('%s takes back a transaction that the ledger does not have: %s', p_key, p_details ->> 'transaction');
+  end if;
+  -- Two that take back the same come one after the other, whether or not they touch a customer.
+  perform pg_advisory_xact_lock(hashtext('tensormesh.corrects'), hashtext(t.id));
+  -- What takes it back already, and was not taken back itself.
+  select min(c.id) into v_standing from ledger_transaction c where c.corrects = t.position and c.idempotency_key <> p_key
+    and not exists (select from ledger_transaction r where r.corrects = c.position and r.type in ('Reversal', 'DisputeReversal'));
+  if exists (
+      select from unnest(p_accounts) as e(account) join ledger_account a on a.id = e.account
+      where a.account is not null and a.id is distinct from t.customer and t.customer is not null) then
+    return format('%s is about another customer than %s', p_key, t.id);
+  end if;
+
+  if p_type in ('Reversal', 'DisputeReversal') then
+    if t.type in ('Reversal', 'DisputeReversal') then
+      return format('%s is a reversal, which is not reversed: post what it took back anew', t.id);
+    elsif t.type in ('GpuUsage', 'GpuUsageCorrection', 'GpuFaultCredit', 'Uncollected') then
+      return format('%s is about a run, whose total it would belie: post an adjustment', t.id);
+    elsif p_type = 'DisputeReversal' and t.type <> 'Dispute' then
+      return format('%s is no dispute', t.id);
+    elsif v_standing is not null then
+      return format('%s was taken back, whole or in part, by %s', t.id, v_standing);
+    elsif p_accounts <> t.accounts or p_amounts <> (select array_agg(-e.amount order by e.place) from unnest(t.amounts) with ordinality as e(amount, place)) then
+      return format('%s is not the mirror of %s', p_key, t.id);
+    end if;
+    return null;
+  end if;
+
+  if (p_type, t.type) not in (('Refund', 'TopUp'), ('Dispute', 'TopUp'), ('WriteOff', 'Dispute'), ('CreditExpiry', 'CreditGrant')) then
+    return format('%s is a %s, of which there is no %s', t.id, t.type, p_type);
+  elsif p_type = 'CreditExpiry' and not t.details ? 'expiresAt' then
+    return format('%s does not expire', t.id);
+  end if;
+  -- The account that gave, or is owed, and gets it back: ours, which comes out negative in what is taken back.
+  select e.account, -e.amount into v_account, v_left from unnest(t.accounts, t.amounts) as e(account, amount)
+    join ledger_account a on a.id = e.account where a.account is null and e.amount < 0;
+  select coalesce(sum(e.amount), 0) into v_amount from unnest(p_accounts, p_amounts) as e(account, amount) where e.account = v_account;
+  select v_left - coalesce(sum(e.amount), 0) into v_left
+    from ledger_transaction c cross join lateral unnest(c.accounts, c.amounts) as e(account, amount)
+    where c.corrects = t.position and c.idempotency_key <> p_key and e.account = v_account
+      and not exists (select from ledger_transaction r where r.corrects = c.position and r.type in ('Reversal', 'DisputeReversal'));
+  if v_left is null or v_amount <= 0 or v_amount > v_left then
+    return format('%s takes back %s nanos of %s, of which %s are left', p_key, v_amount, t.id, coalesce(v_left, 0));
+  end if;
+  return null;
+end $$;
+
 -- Sortable by time, as a version 7 UUID is.
 create or replace function new_transaction_id() returns text language sql volatile as $$
   select 'txn_' || encode(
@@ -34,7 +106,7 @@ $$;
 
 -- Posts one transaction, finds that it was posted before, or says why not; a refusal has written nothing. The refusals come
 -- in the order of the enum LedgerRefusal: TM001 key reused with other content, TM002 account unknown, TM003 currency mismatch,
--- TM004 not balanced, TM005 amount overflow, TM006 insufficient balance.
+-- TM004 not balanced, TM005 amount overflow, TM006 insufficient balance, TM010 it takes back what it cannot.
 --
 -- Every post to an account waits for the one before it, so this takes the road that Postgres executes fastest: few statements,
 -- each for one row by a unique key. What is refused takes the long way: it is put back, and looked at again.
@@ -52,6 +124,7 @@ declare
   v_fine boolean := v_entries >= 2;
   v_id bigint;
   v_ids bigint[];
+  v_problem text;
 begin
   -- Locks are taken in the order of the names, and the same entries are stored in one order.
   for i in 2..v_entries loop
@@ -81,6 +154,10 @@ begin
     v_fine := found;
     v_ids := v_ids || v_id;
   end loop;
+  if v_fine and p_type = any (correcting_types()) then
+    v_problem := correction_problem(p_type, p_key, p_details, v_ids, p_amounts);
+    v_fine := v_problem is null;
+  end if;
 
   if v_fine then
     insert into ledger_transaction (id, type, idempotency_key, effective_at, description, details, currency, accounts, amounts)
@@ -99,7 +176,10 @@ begin
   end loop;
   select t.transaction_id, t.already_posted, t.refusal, t.message into transaction_id, already_posted, refusal, message
     from explain_refusal(p_type, p_key, p_accounts, p_amounts, p_currencies) t;
-  if refusal is null and transaction_id is null then
+  if refusal is null and transaction_id is null and v_problem is not null then
+    refusal := 'TM010';
+    message := v_problem;
+  elsif refusal is null and transaction_id is null then
     -- All that was missing was a balance row, which is there now.
     select t.transaction_id, t.already_posted, t.refusal, t.message into transaction_id, already_posted, refusal, message
       from try_post(p_type, p_key, p_effective_at, p_description, p_details, p_accounts, p_amounts, p_currencies) t;
@@ -215,6 +295,9 @@ declare
   v_customers bigint[]; v_less numeric[]; v_more numeric[];
   v_keys text[]; v_ids text[];
 begin
+  if p_types && correcting_types() then
+    return null;
+  end if;
   execute $q$
     select bool_and(m.fine) and count(*) = cardinality($1) and (select count(distinct k.key) = cardinality($1) from unnest($1) as k(key)),
       array_agg(m.currency order by m.movement), array_agg(m.accounts::text order by m.movement), array_agg(m.amounts::text order by m.movement)

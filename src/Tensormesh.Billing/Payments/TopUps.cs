@@ -69,7 +69,8 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
         switch (outcome)
         {
             case PaymentOutcome.Succeeded paid:
-                var credit = new Credit(account, amount, paid.PaymentIntentId, paymentMethodId, TopUpId.Of(account, idempotencyKey));
+                var credit = new Credit(
+                    account, amount, paid.PaymentIntentId, paymentMethodId, TopUpId.Of(account, idempotencyKey), idempotencyKey);
                 return await CreditAsync(credit, null, cancellation) switch
                 {
                     PostResult.Posted posted => new TopUpResult.Credited(posted.TransactionId, paid.PaymentIntentId, paid.ClientSecret),
@@ -96,7 +97,13 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
     {
         try
         {
-            if (attempt.PaymentIntentId is { } begun && await provider.FindPaymentAsync(begun, cancellation) is { } known) return known.Outcome;
+            if (attempt.PaymentIntentId is { } begun)
+            {
+                if (await provider.FindPaymentAsync(begun, cancellation) is { } known) return known.Outcome;
+                // A company that keeps nothing: what we have on record stands.
+                if (attempt.IsCredited) return new PaymentOutcome.Succeeded(begun, $"{begun}_secret_{provider.Name}");
+            }
+
             var customer = await customers.OpenAsync(account, cancellation);
             var charge = new Charge(
                 TopUpId.Of(account, idempotencyKey), account, customer, attempt.PaymentMethodId, attempt.Amount, mode);
@@ -168,7 +175,7 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
         => Transact.UseAsync<Attempt?>(dataSource, async connection =>
         {
             await using var find = new NpgsqlCommand(
-                "select amount_nanos, payment_method_id, decline_code, decline_message, payment_intent_id, created_at from top_up "
+                "select amount_nanos, payment_method_id, decline_code, decline_message, payment_intent_id, created_at, state from top_up "
                     + "where account = $1 and idempotency_key = $2", connection);
             find.Parameters.Add(Transact.Value(account.Value));
             find.Parameters.Add(Transact.Value(idempotencyKey));
@@ -176,7 +183,8 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
             if (!await reader.ReadAsync(cancellation)) return null;
             return new(
                 new(reader.GetInt64(0)), reader.GetString(1), reader.IsDBNull(2) ? null : new(reader.GetString(2), reader.GetString(3)),
-                reader.IsDBNull(4) ? null : reader.GetString(4), reader.GetFieldValue<DateTimeOffset>(5));
+                reader.IsDBNull(4) ? null : reader.GetString(4), reader.GetFieldValue<DateTimeOffset>(5),
+                reader.GetString(6) == "credited");
         }, cancellation);
 
     /// <summary>
@@ -196,8 +204,9 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
                 batch.BatchCommands.Add(Ledger.Command(movement));
                 batch.BatchCommands.Add(Transact.Command(
                     "update top_up set state = 'credited', payment_intent_id = $2, decline_code = null, decline_message = null "
-                        + "where account = $3 and (top_up_id = $1 or (top_up_id is null and payment_intent_id = $2)) and state <> 'credited'",
-                    Transact.Value(credit.TopUp?.Value ?? ""), Transact.Value(credit.PaymentIntentId), Transact.Value(credit.Account.Value)));
+                        + "where account = $3 and (top_up_id = $1 or idempotency_key = $4) and state <> 'credited'",
+                    Transact.Value(credit.TopUp.Value), Transact.Value(credit.PaymentIntentId), Transact.Value(credit.Account.Value),
+                    Transact.Value(credit.IdempotencyKey, NpgsqlDbType.Text)));
                 batch.BatchCommands.Add(Transact.Command(
                     "update payment_method set off_session_declined_at = null where account = $1 and payment_method_id = $2 "
                         + "and detached_at is null and off_session_declined_at is not null",
@@ -234,30 +243,20 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
         {
             await using var batch = new NpgsqlBatch(connection);
             batch.BatchCommands.Add(Transact.Command(
-                "update top_up set state = case when $4 is null then state else 'declined' end, payment_intent_id = coalesce($3, payment_intent_id), "
-                    + "decline_code = $4, decline_message = $5 where account = $2 and (top_up_id = $1 or idempotency_key = $6) and state = 'started'",
+                SqlText.RefuseTopUp,
                 Transact.Value(topUp.Value), Transact.Value(account.Value), Transact.Value(paymentIntentId, NpgsqlDbType.Text),
                 Transact.Value(code, NpgsqlDbType.Text), Transact.Value(message, NpgsqlDbType.Text),
-                Transact.Value(idempotencyKey, NpgsqlDbType.Text)));
-            if (mode == ChargeMode.OffSession)
-            {
-                batch.BatchCommands.Add(Transact.Command(
-                    """
-                    update payment_method m set off_session_declined_at = greatest($3, m.attached_at) from top_up t
-                    where t.account = $2 and t.top_up_id = $1 and t.state <> 'credited'
-                      and m.account = t.account and m.payment_method_id = t.payment_method_id and m.detached_at is null
-                    """,
-                    Transact.Value(topUp.Value), Transact.Value(account.Value), Transact.Value(time.GetUtcNow().ToLedgerTime())));
-            }
-
+                Transact.Value(idempotencyKey, NpgsqlDbType.Text), Transact.Value(time.GetUtcNow().ToLedgerTime()),
+                Transact.Value(mode == ChargeMode.OffSession)));
             if (told is not null) batch.BatchCommands.Add(told.Record(PaymentEffect.Declined, time));
             return await batch.ExecuteNonQueryAsync(cancellation);
         }, cancellation);
         if (mode == ChargeMode.OffSession) hints.Tell(account);
     }
 
-    internal sealed record Credit(AccountId Account, Money Amount, string PaymentIntentId, string PaymentMethodId, TopUpId? TopUp);
+    internal sealed record Credit(AccountId Account, Money Amount, string PaymentIntentId, string PaymentMethodId, TopUpId TopUp, string? IdempotencyKey = null);
 
     private sealed record Attempt(
-        Money Amount, string PaymentMethodId, TopUpResult.Declined? Declined, string? PaymentIntentId, DateTimeOffset BegunAt);
+        Money Amount, string PaymentMethodId, TopUpResult.Declined? Declined, string? PaymentIntentId, DateTimeOffset BegunAt,
+        bool IsCredited);
 }

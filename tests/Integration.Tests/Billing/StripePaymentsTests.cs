@@ -150,6 +150,8 @@ public sealed class StripePaymentsTests(PostgresFixture postgres) : StripeTest(p
 
         Stripe.Books.Decline(card, null);
         Assert.IsType<TopUpResult.Credited>(await TopUpAsync(card, key: "again"));
+        // The event of the decline comes late.
+        Assert.Equal(PaymentEffect.Declined, await Events.HandleAsync(Told("payment_intent.payment_failed"), Cancellation));
         Assert.Equal(CardState.Valid, (await StandingAsync()).Cards.StateAt(T0.AddHours(1)));
     }
 

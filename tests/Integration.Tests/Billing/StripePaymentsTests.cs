@@ -125,6 +125,32 @@ public sealed class StripePaymentsTests(PostgresFixture postgres) : StripeTest(p
         Assert.Equal((Money.Parse("20.00"), "credited"), (await PostedAsync(), await ScalarAsync<string>("select state from top_up")));
     }
 
+    [Theory]
+    [InlineData("ledger_transaction")]
+    [InlineData("ledger_balance")]
+    [InlineData("top_up")]
+    [InlineData("payment_method")]
+    [InlineData("payment_event")]
+    public async Task An_event_that_fails_at_any_statement_has_neither_its_effect_nor_its_record_and_comes_again(string table)
+    {
+        var card = await OpenWithCardAsync(Acme, "pm_card_authenticationRequired");
+        var asked = Assert.IsType<TopUpResult.AuthenticationRequired>(await TopUpAsync(card));
+        Stripe.Books.Authenticate(asked.PaymentIntentId, agrees: true);
+        await ExecuteAsync(
+            $"""
+            create function fail() returns trigger language plpgsql as 'begin raise exception ''ended here''; end';
+            create trigger fails after insert or update on {table} for each statement execute function fail();
+            """);
+        await Assert.ThrowsAsync<Npgsql.PostgresException>(() => Events.HandleAsync(Told("payment_intent.succeeded"), Cancellation));
+        Assert.Equal((Money.Zero, 0L, "started"), (
+            await PostedAsync(), await ScalarAsync<long>("select count(*) from payment_event"), await ScalarAsync<string>("select state from top_up")));
+
+        await ExecuteAsync($"drop trigger fails on {table}");
+        Assert.Equal(PaymentEffect.Credited, await Events.HandleAsync(Told("payment_intent.succeeded"), Cancellation));
+        Assert.Equal(PaymentEffect.Repeated, await Events.HandleAsync(Told("payment_intent.succeeded"), Cancellation));
+        Assert.Equal(Money.Parse("20.00"), await PostedAsync());
+    }
+
     [Fact]
     public async Task A_holder_who_does_not_agree_is_a_decline()
     {

@@ -44,13 +44,15 @@ public sealed class PaymentReconciliation(NpgsqlDataSource dataSource, IPaymentP
         var (compared, credited) = (new HashSet<string>(StringComparer.Ordinal), 0);
         await foreach (var payment in provider.ListPaidAsync(from, cancellation))
         {
-            if (!compared.Add(payment)) continue;
-            var effect = await settlement.SettleAsync(payment, null, cancellation);
-            if (effect == PaymentEffect.Credited && !posted.Contains(payment)) credited++;
+            if (!compared.Add(payment.PaymentIntentId)) continue;
+            var isPosted = posted.TryGetValue(payment.PaymentIntentId, out var amount);
+            if (isPosted && amount == payment.Received) continue;
+            var effect = await settlement.SettleAsync(payment.PaymentIntentId, null, cancellation);
+            if (effect == PaymentEffect.Credited && !isPosted) credited++;
         }
 
         // What the ledger has and the list had not: credited late, long after it was paid, or never paid.
-        foreach (var payment in posted.Where(payment => !compared.Contains(payment)))
+        foreach (var payment in posted.Keys.Where(payment => !compared.Contains(payment)))
         {
             if (await provider.FindPaymentAsync(payment, cancellation) is { Outcome: PaymentOutcome.Succeeded }) continue;
             await Transact.UseAsync(dataSource, async other =>
@@ -78,18 +80,18 @@ public sealed class PaymentReconciliation(NpgsqlDataSource dataSource, IPaymentP
         return await read.ExecuteScalarAsync(cancellation) is DateTime until ? new DateTimeOffset(until) : null;
     }
 
-    /// <summary>The payments of this company that the ledger has since then.</summary>
-    private async Task<HashSet<string>> PostedAsync(NpgsqlConnection connection, DateTimeOffset from, CancellationToken cancellation)
+    /// <summary>The payments of this company that the ledger has since then, and what each brought.</summary>
+    private async Task<Dictionary<string, Money>> PostedAsync(NpgsqlConnection connection, DateTimeOffset from, CancellationToken cancellation)
     {
         var prefix = $"{KeyPrefix}{provider.Name}/";
         await using var read = new NpgsqlCommand(
-            "select substr(idempotency_key, length($1) + 1) from ledger_transaction "
+            "select substr(idempotency_key, length($1) + 1), (select max(amount) from unnest(amounts) as a(amount)) from ledger_transaction "
                 + "where idempotency_key >= $1 and idempotency_key < $1 || '~' and created_at >= $2", connection);
         read.Parameters.Add(Transact.Value(prefix));
         read.Parameters.Add(Transact.Value(from));
         await using var reader = await read.ExecuteReaderAsync(cancellation);
-        var posted = new HashSet<string>(StringComparer.Ordinal);
-        while (await reader.ReadAsync(cancellation)) posted.Add(reader.GetString(0));
+        var posted = new Dictionary<string, Money>(StringComparer.Ordinal);
+        while (await reader.ReadAsync(cancellation)) posted.Add(reader.GetString(0), new(reader.GetInt64(1)));
         return posted;
     }
 }

@@ -74,6 +74,10 @@ public sealed record ProviderPayment(
     string PaymentIntentId, CustomerId? Customer, string? PaymentMethodId, PaymentOutcome Outcome, Money Received, string Currency,
     Money Refunded, AccountId? Account, TopUpId? TopUp, ChargeMode Mode);
 
+/// <summary>Money of a payment in the company's books.</summary>
+/// <param name="Received">In full, whatever went back since; zero where it is not in dollars.</param>
+public sealed record ProviderReceipt(string PaymentIntentId, Money Received);
+
 /// <summary>The payment company could not be asked, or did not understand: nothing is known of what was asked.</summary>
 /// <param name="isTransient">Asking again later may help. Otherwise it is a fault of ours: a wrong key, a wrong request.</param>
 public sealed class PaymentProviderException(string message, bool isTransient, Exception? cause = null) : Exception(message, cause)
@@ -125,5 +129,5 @@ public interface IPaymentProvider
     Task<RefundOutcome> RefundAsync(string paymentIntentId, Money amount, string key, CancellationToken cancellation);
 
     /// <summary>The payments whose money arrived at <paramref name="since"/> or later, as the company's books have it.</summary>
-    IAsyncEnumerable<string> ListPaidAsync(DateTimeOffset since, CancellationToken cancellation);
+    IAsyncEnumerable<ProviderReceipt> ListPaidAsync(DateTimeOffset since, CancellationToken cancellation);
 }

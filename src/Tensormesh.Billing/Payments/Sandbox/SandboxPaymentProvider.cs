@@ -81,7 +81,7 @@ public sealed class SandboxPaymentProvider : IPaymentProvider
     public Task<RefundOutcome> RefundAsync(string paymentIntentId, Money amount, string key, CancellationToken cancellation)
         => Task.FromResult<RefundOutcome>(new RefundOutcome.Refunded("re_" + Hash($"{paymentIntentId}\n{key}"), Pending: false));
 
-    public async IAsyncEnumerable<string> ListPaidAsync(
+    public async IAsyncEnumerable<ProviderReceipt> ListPaidAsync(
         DateTimeOffset since, [System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken cancellation)
     {
         await Task.CompletedTask;

@@ -190,7 +190,7 @@ public sealed class StripePaymentProvider : IPaymentProvider, IDisposable
             }
         }, cancellation);
 
-    public async IAsyncEnumerable<string> ListPaidAsync(DateTimeOffset since, [EnumeratorCancellation] CancellationToken cancellation)
+    public async IAsyncEnumerable<ProviderReceipt> ListPaidAsync(DateTimeOffset since, [EnumeratorCancellation] CancellationToken cancellation)
     {
         string? after = null;
         while (true)
@@ -203,7 +203,12 @@ public sealed class StripePaymentProvider : IPaymentProvider, IDisposable
                 Expand = ["data.source"],
             };
             var page = await AskAsync(() => api.BalanceTransactions.ListAsync(list, cancellationToken: cancellation), cancellation);
-            foreach (var paid in page.Data.Select(entry => (entry.Source as Stripe.Charge)?.PaymentIntentId).OfType<string>()) yield return paid;
+            foreach (var charge in page.Data.Select(entry => entry.Source).OfType<Stripe.Charge>())
+            {
+                if (charge.PaymentIntentId is not { } payment) continue;
+                yield return new(payment, charge.Currency == StripeAmounts.Currency ? StripeAmounts.FromCents(charge.Amount) : Money.Zero);
+            }
+
             if (!page.HasMore || page.Data.Count == 0) yield break;
             after = page.Data[^1].Id;
         }

@@ -18,8 +18,8 @@ public static class BillingServices
     private const int AutoPrepareMinUsages = 2;
 
     /// <summary>
-    /// Registers the data source (pooled, bounded), every service of this project, the sandbox payment provider and TimeProvider.System
-    /// where none is registered.
+    /// Registers the data source (pooled, bounded), every service of this project, and, where none is registered, the sandbox payment provider
+    /// and TimeProvider.System.
     /// </summary>
     public static IServiceCollection AddBilling(this IServiceCollection services, string connectionString)
     {
@@ -40,7 +40,11 @@ public static class BillingServices
         services.AddSingleton<RunIntervals>();
         services.AddSingleton<Transactions>();
         services.AddSingleton<Spending>();
+        services.AddSingleton<Customers>();
+        services.AddSingleton<PaymentEvents>();
         services.AddSingleton<PaymentMethods>();
+        services.AddSingleton<PaymentMismatches>();
+        services.AddSingleton<PaymentReconciliation>();
         services.AddSingleton<TopUps>();
         return services;
     }

@@ -69,8 +69,8 @@ public sealed class BillingAccountStatus
     [Description("Time until the balance is used up at the present burn, such as 3d4h.")]
     [JsonPropertyName("runway")] public string? Runway { get; set; }
 
-    [Description("Whether a card that can be charged is on file: Valid, Expired or Missing.")]
-    [AllowedValues("Valid", "Expired", "Missing")]
+    [Description("Whether a card that can be charged is on file: Valid, Expired, Declined or Missing.")]
+    [AllowedValues("Valid", "Expired", "Declined", "Missing")]
     [JsonPropertyName("card")] public string? Card { get; set; }
 
     [Description("Ready is True when the account is known to the ledger.")]

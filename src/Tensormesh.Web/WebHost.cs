@@ -25,6 +25,12 @@ internal static class WebHost
         if (settings.Urls is { } urls) builder.WebHost.UseUrls(urls);
 
         builder.Services.AddSingleton(settings).AddSingleton(metrics);
+        if (settings.Payments is PaymentSettings.Stripe stripe)
+        {
+            builder.Services.AddSingleton<IPaymentProvider>(_ => new StripePaymentProvider(stripe.Options));
+            builder.Services.AddHostedService<PaymentReconciler>();
+        }
+
         builder.Services.AddBilling(settings.ConnectionString);
         builder.Services.AddAccess(settings);
         builder.Services.AddSingleton<AccountLookup>().AddSingleton<MoneyLog>().AddSingleton<Readiness>().AddSingleton<ProblemPages>();
@@ -67,6 +73,7 @@ internal static class WebHost
         web.MapProfileApi();
         web.MapBillingApi();
         web.MapPaymentsApi();
+        if (settings.Payments is PaymentSettings.Stripe) web.MapStripeWebhooks();
         web.MapAdminApi();
         web.MapOpenApi();
         return web;

@@ -37,6 +37,9 @@ internal sealed record WebSettings
     /// <summary><c>Tensormesh:RequestBurst</c>: requests that one caller may send at once after a rest.</summary>
     public int RequestBurst { get; init; } = 500;
 
+    /// <summary><c>Tensormesh:Payments:*</c>.</summary>
+    public PaymentSettings Payments { get; init; } = new PaymentSettings.Sandbox();
+
     /// <exception cref="SettingsException">A setting is missing or wrong.</exception>
     public static WebSettings Read(IConfiguration configuration) => new()
     {
@@ -49,6 +52,7 @@ internal sealed record WebSettings
         MigrateOnStart = Flag(configuration, "Tensormesh:MigrateOnStart"),
         RequestsPerSecond = Count(configuration, "Tensormesh:RequestsPerSecond", 100),
         RequestBurst = Count(configuration, "Tensormesh:RequestBurst", 500),
+        Payments = PaymentSettings.Read(configuration),
     };
 
     /// <summary>Exactly one source of tokens: two would let a leaked development key into production, none would let nobody in.</summary>
@@ -90,12 +94,12 @@ internal sealed record WebSettings
                 + $"http://127.0.0.1:9464");
     }
 
-    private static string? Text(IConfiguration configuration, string name) => configuration[name] is { Length: > 0 } text ? text : null;
+    internal static string? Text(IConfiguration configuration, string name) => configuration[name] is { Length: > 0 } text ? text : null;
 
     private static bool Flag(IConfiguration configuration, string name) => Text(configuration, name) is { } text
         && (bool.TryParse(text, out var flag) ? flag : throw new SettingsException($"{name} is '{text}': write true or false"));
 
-    private static int Count(IConfiguration configuration, string name, int otherwise)
+    internal static int Count(IConfiguration configuration, string name, int otherwise)
     {
         if (Text(configuration, name) is not { } text) return otherwise;
         return int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var count) && count > 0

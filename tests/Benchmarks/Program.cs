@@ -8,6 +8,7 @@ var groups = new Dictionary<string, Func<Workplace, CancellationToken, Task>>(St
     ["gate"] = GateBenchmark.RunAsync,
     ["overspend"] = OverspendBenchmark.RunAsync,
     ["credit"] = CreditBenchmark.RunAsync,
+    ["topup"] = TopUpBenchmark.RunAsync,
     ["reconcile/drain"] = DrainBenchmark.RunAsync,
     ["reconcile/memory"] = MemoryBenchmark.RunAsync,
     ["fleet"] = FleetBenchmark.RunAsync,

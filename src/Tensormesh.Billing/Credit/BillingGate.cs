@@ -67,7 +67,7 @@ public static class BillingGate
         }
 
         var (graceEnds, cardReason) = (
-            account.CardGraceEndsAt(policy), account.Cards.Cards.Count == 0 ? RefusalReason.NoValidCard : RefusalReason.CardExpired);
+            account.CardGraceEndsAt(policy), CardReason(account.Cards));
         if (account.Cards.StateAt(now) != CardState.Valid && (graceEnds is null || now >= graceEnds))
         {
             return new Verdict.Refuse(cardReason, CardMessage(account, now), graceEnds ?? now);
@@ -107,7 +107,7 @@ public static class BillingGate
         => standing.Account.Cards.StateAt(now) switch
         {
             CardState.Valid => null,
-            CardState.Missing => Refuse(RefusalReason.NoValidCard, CardMessage(standing.Account, now)),
+            CardState.Missing or CardState.Declined => Refuse(RefusalReason.NoValidCard, CardMessage(standing.Account, now)),
             CardState.Expired => Refuse(RefusalReason.CardExpired, CardMessage(standing.Account, now)),
         };
 
@@ -167,11 +167,18 @@ public static class BillingGate
             + $"{account.Held(now)}): {AddBalance}");
     }
 
-    private static string CardMessage(Standing account, DateTimeOffset now)
-        => account.Cards.StateAt(now) == CardState.Expired && account.Cards.LastToExpire is { } card
-        ? $"account {account.Account} has no valid card on file, {card.Brand} ending {card.Last4} expired at the end of "
-            + $"{Month(card)}: {AddCard}"
-        : $"account {account.Account} has no valid card on file: {AddCard}";
+    /// <summary>What the account lacks, or will lack, once none of its cards is valid.</summary>
+    private static RefusalReason CardReason(CardsOnFile cards)
+        => cards.InvalidFrom is { } end && cards.StateAt(end) == CardState.Expired ? RefusalReason.CardExpired : RefusalReason.NoValidCard;
+
+    private static string CardMessage(Standing account, DateTimeOffset now) => (account.Cards.StateAt(now), account.Cards.LastToExpire) switch
+    {
+        (CardState.Expired, { } card) => $"account {account.Account} has no valid card on file, {card.Brand} ending {card.Last4} expired at "
+            + $"the end of {Month(card)}: {AddCard}",
+        (CardState.Declined, { } card) => $"account {account.Account} has no valid card on file, {card.Brand} ending {card.Last4} was declined "
+            + $"when it was last charged: {AddCard}",
+        _ => $"account {account.Account} has no valid card on file: {AddCard}",
+    };
 
     private static string Month(Card card) => string.Create(CultureInfo.InvariantCulture, $"{card.ExpYear:0000}-{card.ExpMonth:00}");
 

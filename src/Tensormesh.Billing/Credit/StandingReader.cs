@@ -65,7 +65,13 @@ internal static class StandingReader
         var (ids, brands, last4) = (Column<string>(reader, 19), Column<string>(reader, 20), Column<string>(reader, 21));
         var (months, years, defaults, attached) = (
             Column<int>(reader, 22), Column<int>(reader, 23), Column<bool>(reader, 24), Column<DateTime>(reader, 25));
-        return [.. ids.Select((id, i) => new Card(id, brands[i], last4[i], months[i], years[i], defaults[i], new(attached[i])))];
+        var declined = Column<DateTime?>(reader, 28);
+        return
+        [
+            .. ids.Select((id, i) => new Card(
+                id, brands[i], last4[i], months[i], years[i], defaults[i], new(attached[i]),
+                declined[i] is { } at ? new DateTimeOffset(at) : null)),
+        ];
     }
 
     private static T[] Column<T>(NpgsqlDataReader reader, int ordinal) => reader.GetFieldValue<T[]>(ordinal);

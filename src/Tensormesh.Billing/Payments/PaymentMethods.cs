@@ -9,27 +9,54 @@ public enum DetachResult { Detached, NotAttached, AccountMissing }
 /// <summary>Cards on file.</summary>
 public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider provider, TimeProvider time)
 {
-    private const string LockAccount = "select id from account where id = $1 for no key update";
+    internal const string LockAccount = "select id from account where id = $1 for no key update";
 
     private readonly NpgsqlDataSource dataSource = dataSource;
     private readonly IPaymentProvider provider = provider;
     private readonly TimeProvider time = time;
+    private readonly Customers customers = new(dataSource, provider, time);
     private readonly StandingHints hints = StandingHints.Of(dataSource);
 
     /// <summary>In the order in which they were attached. Null when there is no such account.</summary>
     public async Task<IReadOnlyList<Card>?> ListAsync(AccountId account, CancellationToken cancellation)
         => (await new Accounts(dataSource).ReadStandingAsync(account, cancellation))?.Cards.Cards;
 
-    /// <summary>The first card becomes the default. The payment company is asked before anything is locked.</summary>
+    /// <summary>What the customer's browser needs to enter a card at the payment company; the card is then attached here.</summary>
+    /// <returns>Null when there is no such account.</returns>
+    /// <param name="key">The same key is the same setup.</param>
+    public async Task<CardSetup?> BeginSetupAsync(AccountId account, string key, CancellationToken cancellation)
+        => await ListAsync(account, cancellation) is null
+        ? null
+        : await provider.BeginCardSetupAsync(await customers.OpenAsync(account, cancellation), key, cancellation);
+
+    /// <summary>
+    /// The first card becomes the default. The payment company is asked before anything is locked. Attaching a test token twice may make two
+    /// cards of it; a card that was entered in a browser is attached once.
+    /// </summary>
     public async Task<AttachResult> AttachAsync(AccountId account, string paymentMethodId, CancellationToken cancellation)
     {
         if (await ListAsync(account, cancellation) is not { } cards) return AttachResult.AccountMissing;
         if (cards.Any(card => card.PaymentMethodId == paymentMethodId)) return AttachResult.AlreadyAttached;
-        if (await provider.FindCardAsync(paymentMethodId, cancellation) is not { } found) return AttachResult.UnknownPaymentMethod;
+        if (await provider.FindCardAsync(paymentMethodId, cancellation) is not { } card) return AttachResult.UnknownPaymentMethod;
 
         var now = time.GetUtcNow().ToLedgerTime();
-        if (new Card(found.PaymentMethodId, found.Brand, found.Last4, found.ExpMonth, found.ExpYear, IsDefault: false, now)
+        if (new Card(card.PaymentMethodId, card.Brand, card.Last4, card.ExpMonth, card.ExpYear, IsDefault: false, now)
             .ExpiresAt <= now) return AttachResult.CardExpired;
+
+        var customer = await customers.OpenAsync(account, cancellation);
+        ProviderCard found;
+        switch (await provider.AttachCardAsync(customer, paymentMethodId, cancellation))
+        {
+            case CardAttachment.Attached attached:
+                found = attached.Card;
+                break;
+            case CardAttachment.Declined:
+                return AttachResult.CardDeclined;
+            case CardAttachment.Unknown:
+                return AttachResult.UnknownPaymentMethod;
+            case var other:
+                throw new InvalidOperationException($"payment provider {provider.Name} answered {other}");
+        }
 
         var result = await Transact.RunAsync(dataSource, async connection =>
         {
@@ -49,16 +76,29 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
         return result;
     }
 
-    /// <summary>When the default goes, the card that is valid longest takes its place.</summary>
+    /// <summary>
+    /// When the default goes, the card that is valid longest takes its place. It goes at the payment company first: a card that is gone here
+    /// could still be charged there.
+    /// </summary>
     public async Task<DetachResult> DetachAsync(AccountId account, string paymentMethodId, CancellationToken cancellation)
     {
+        if (await ListAsync(account, cancellation) is not { } cards) return DetachResult.AccountMissing;
+        if (cards.All(card => card.PaymentMethodId != paymentMethodId)) return DetachResult.NotAttached;
+        await provider.DetachCardAsync(paymentMethodId, cancellation);
         var result = await RecordDetachAsync(account, paymentMethodId, cancellation);
         if (result == DetachResult.Detached) hints.Tell(account);
         return result;
     }
 
     /// <summary>False when it is not attached.</summary>
-    public Task<bool> MakeDefaultAsync(AccountId account, string paymentMethodId, CancellationToken cancellation)
+    public async Task<bool> MakeDefaultAsync(AccountId account, string paymentMethodId, CancellationToken cancellation)
+    {
+        if (await ListAsync(account, cancellation) is not { } cards || cards.All(card => card.PaymentMethodId != paymentMethodId)) return false;
+        await provider.MakeDefaultAsync(await customers.OpenAsync(account, cancellation), paymentMethodId, cancellation);
+        return await RecordDefaultAsync(account, paymentMethodId, cancellation);
+    }
+
+    private Task<bool> RecordDefaultAsync(AccountId account, string paymentMethodId, CancellationToken cancellation)
         => Transact.RunAsync(dataSource, async connection =>
         {
             // Two statements, because the index that allows one default looks at each row as it is written.

@@ -22,6 +22,7 @@ internal static class SqlText
     public static readonly string SpendingSummary = Read("Sql/spending_summary.sql");
     public static readonly string AttachPaymentMethod = Read("Sql/attach_payment_method.sql");
     public static readonly string DetachPaymentMethod = Read("Sql/detach_payment_method.sql");
+    public static readonly string RefuseTopUp = Read("Sql/refuse_top_up.sql");
 
     public static string Read(string name)
     {

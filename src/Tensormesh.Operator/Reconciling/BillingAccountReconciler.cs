@@ -62,7 +62,7 @@ internal sealed class BillingAccountReconciler(
         yield return card switch
         {
             CardState.Valid => new ConditionReport("CardValid", true, card.ToString(), "A valid card is on file."),
-            CardState.Expired or CardState.Missing => new ConditionReport("CardValid", false, card.ToString(), NoCard(standing, now)),
+            CardState.Expired or CardState.Declined or CardState.Missing => new ConditionReport("CardValid", false, card.ToString(), NoCard(standing, now)),
         };
     }
 

@@ -1,7 +1,5 @@
-using System.Security.Cryptography;
-using System.Text;
+using System.Text.Json.Serialization;
 using System.Text.RegularExpressions;
-using Microsoft.AspNetCore.Http.HttpResults;
 using Tensormesh.Billing;
 
 namespace Tensormesh.Web;
@@ -11,6 +9,8 @@ namespace Tensormesh.Web;
 /// </summary>
 internal static partial class PaymentsApi
 {
+    public const string RequiresAction = "requires_action";
+
     private static readonly Money Cent = Money.Parse("0.01");
 
     public static void MapPaymentsApi(this IEndpointRouteBuilder routes)
@@ -21,18 +21,19 @@ internal static partial class PaymentsApi
         stripe.MapPost("/customers/payment-methods", AttachCardAsync).Produces<Done>();
         stripe.MapPost("/payment-intents", TopUpAsync).Produces<PaymentIntentAnswer>();
 
-        // Ours: the public API names no path for these two.
+        // Ours: the public API names no path for these.
+        stripe.MapPost("/setup-intents", BeginSetupAsync).Produces<SetupIntentAnswer>();
         stripe.MapDelete("/customers/payment-methods/{paymentMethodId}", DetachCardAsync).Produces<Done>();
         stripe.MapPost("/customers/payment-methods/{paymentMethodId}:default", MakeDefaultAsync).Produces<Done>();
     }
 
-    private static async Task<IResult> GetCustomerAsync(string? userId, Caller caller, AccountLookup accounts, IPaymentProvider provider,
+    private static async Task<IResult> GetCustomerAsync(string? userId, Caller caller, AccountLookup accounts, Customers customers,
         CancellationToken cancellation)
     {
         if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
         return await accounts.FindAsync(account, cancellation) is null
             ? Problem.AccountUnknown(account)
-            : TypedResults.Ok(new CustomerAnswer(CustomerIdOf(account, provider)));
+            : TypedResults.Ok(new CustomerAnswer((await customers.OpenAsync(account, cancellation)).Value));
     }
 
     private static async Task<IResult> ListCardsAsync(string? userId, Caller caller, AccountLookup accounts, CancellationToken cancellation)
@@ -40,6 +41,18 @@ internal static partial class PaymentsApi
         if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
         return await accounts.FindAsync(account, cancellation) is { } standing
             ? TypedResults.Ok(CardsAnswer.From(standing.Cards.Cards))
+            : Problem.AccountUnknown(account);
+    }
+
+    /// <summary>For the payment company's own form in the customer's browser: the card is entered there, and named here afterwards.</summary>
+    private static async Task<IResult> BeginSetupAsync(
+        SetupIntentRequest body, HttpContext context, Caller caller, AccountLookup accounts, PaymentMethods cards, CancellationToken cancellation)
+    {
+        if (!caller.MayActFor(body.UserId, out var account, out var refusal)) return refusal;
+        if (!IdempotencyKey.TryRead(context, caller, "api-setup", out var key, out refusal)) return refusal;
+        if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account);
+        return await cards.BeginSetupAsync(account, key.Value, cancellation) is { } setup
+            ? TypedResults.Ok(new SetupIntentAnswer(setup.SetupIntentId, setup.ClientSecret))
             : Problem.AccountUnknown(account);
     }
 
@@ -92,11 +105,12 @@ internal static partial class PaymentsApi
     }
 
     /// <summary>
-    /// The sandbox charges and credits at once, where Stripe credits by a later webhook. The caller hanging up does not stop it:
-    /// from the first byte sent to the payment company the card may be charged, and what is charged must be credited.
+    /// Charges and credits at once; where the bank asks the holder first, the browser finishes it with the secret and an event of the payment
+    /// company credits it. The caller hanging up does not stop it: from the first byte sent to the payment company the card may be charged,
+    /// and what is charged must be credited.
     /// </summary>
     private static async Task<IResult> TopUpAsync(
-        TopUpRequest body, HttpContext context, Caller caller, AccountLookup accounts, TopUps topUps, IPaymentProvider provider,
+        TopUpRequest body, HttpContext context, Caller caller, AccountLookup accounts, TopUps topUps,
         WebMetrics metrics, MoneyLog log, CancellationToken cancellation)
     {
         if (!caller.MayActFor(body.UserId, out var account, out var refusal)) return refusal;
@@ -122,13 +136,20 @@ internal static partial class PaymentsApi
         switch (await topUps.ChargeAsync(account, amount, id, key.Value, CancellationToken.None))
         {
             case TopUpResult.Credited credited:
-                metrics.CountPayment(succeeded: true);
+                metrics.CountPayment(PaymentCount.Succeeded);
                 log.ToppedUp(amount, account, credited.TransactionId, credited.PaymentIntentId);
-                return Paid(credited.PaymentIntentId, provider);
+                return TypedResults.Ok(new PaymentIntentAnswer(credited.PaymentIntentId, credited.ClientSecret));
             case TopUpResult.AlreadyCredited before:
-                return Paid(before.PaymentIntentId, provider);
+                return TypedResults.Ok(new PaymentIntentAnswer(before.PaymentIntentId, before.ClientSecret));
+            case TopUpResult.AuthenticationRequired asked:
+                metrics.CountPayment(PaymentCount.AuthenticationRequired);
+                return TypedResults.Ok(new PaymentIntentAnswer(asked.PaymentIntentId, asked.ClientSecret) { Status = RequiresAction });
+            case TopUpResult.InDoubt unknown:
+                metrics.CountPayment(PaymentCount.InDoubt);
+                log.InDoubt(account, unknown.Reason);
+                return Problem.PaymentCompanyUnavailable();
             case TopUpResult.Declined declined:
-                metrics.CountPayment(succeeded: false);
+                metrics.CountPayment(PaymentCount.Declined);
                 log.Declined(account, declined.Code);
                 return Declined(declined);
             case TopUpResult.Refused refused:
@@ -138,9 +159,6 @@ internal static partial class PaymentsApi
                 throw new InvalidOperationException($"no answer is known for {other}");
         }
     }
-
-    private static Ok<PaymentIntentAnswer> Paid(string paymentIntentId, IPaymentProvider provider) =>
-        TypedResults.Ok(new PaymentIntentAnswer(paymentIntentId, $"{paymentIntentId}_secret_{provider.Name}"));
 
     private static Problem Describe(TopUpRefusal refusal, AccountId account, Money amount, string id) => refusal switch
     {
@@ -164,12 +182,6 @@ internal static partial class PaymentsApi
             + $"as pm_card_visa.", "stripePaymentMethodId");
 
     private static Problem CardProblem(string kind, string title, string detail) => new(402, kind, title, detail, "stripePaymentMethodId");
-
-    /// <summary>
-    /// The customer at the payment company. In the sandbox it follows from the account, so that "get or create" needs no record.
-    /// </summary>
-    private static string CustomerIdOf(AccountId account, IPaymentProvider provider) =>
-        "cus_" + Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes($"{provider.Name}/{account}")).AsSpan(0, 12));
 
     [GeneratedRegex(@"\A[A-Za-z0-9_-]{1,255}\z", RegexOptions.CultureInvariant)]
     private static partial Regex PaymentMethodId();
@@ -196,6 +208,14 @@ internal sealed record CardJson(string StripePaymentMethodId, string Type, strin
 /// <param name="StripePaymentMethodId">Left out: the default card.</param>
 internal sealed record TopUpRequest(string? UserId, MoneyJson? Amount, string? StripePaymentMethodId);
 
-/// <param name="ClientSecret">For the browser to confirm a payment with. The sandbox has confirmed already, so its value opens
-/// nothing.</param>
-internal sealed record PaymentIntentAnswer(string StripePaymentIntentId, string ClientSecret);
+/// <param name="ClientSecret">With which the customer's browser may look at the payment, and finish it where it is not finished.</param>
+internal sealed record PaymentIntentAnswer(string StripePaymentIntentId, string ClientSecret)
+{
+    /// <summary>Ours, and left out once the money is there: <c>requires_action</c> until the holder of the card has answered the bank.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public string? Status { get; init; }
+}
+
+internal sealed record SetupIntentRequest(string? UserId);
+
+internal sealed record SetupIntentAnswer(string StripeSetupIntentId, string ClientSecret);

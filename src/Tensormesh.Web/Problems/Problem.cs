@@ -17,6 +17,7 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
     public const string ContentType = "application/problem+json";
 
     private static readonly TimeSpan LedgerRetry = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan PaymentRetry = TimeSpan.FromSeconds(10);
 
     public TimeSpan? RetryAfter { get; init; }
 
@@ -62,8 +63,8 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
         $"{detail} Nothing was done now. Send a new Idempotency-Key for a new request; repeat a request with its own key and its own "
             + $"body.");
 
-    public static Problem BodyTooLarge() => new(413, "body-too-large", "The body is too large",
-        $"A body may have at most {WebHost.LargestBodyBytes} bytes here.");
+    public static Problem BodyTooLarge(long most) => new(413, "body-too-large", "The body is too large",
+        string.Create(CultureInfo.InvariantCulture, $"A body may have at most {most} bytes here."));
 
     public static Problem UnsupportedMediaType() => new(415, "unsupported-media-type", "Not JSON",
         "Send the body as JSON, with 'Content-Type: application/json'.");
@@ -81,6 +82,14 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
         "The ledger cannot be reached at this moment. Repeat the request after as long as Retry-After says, with the same "
             + "Idempotency-Key if it moves money.")
     { RetryAfter = LedgerRetry };
+
+    public static Problem PaymentCompanyUnavailable() => new(503, "payment-company-unavailable", "The payment company cannot be asked",
+        "The payment company gave no answer, so that it is not known whether this was done. Repeat the request after as long as Retry-After "
+            + "says, with the same Idempotency-Key: what was charged is found, and nothing is charged twice.")
+    { RetryAfter = PaymentRetry };
+
+    public static Problem BadSignature() => new(400, "bad-signature", "The signature does not fit",
+        "The Stripe-Signature header is missing, too old, or not made of this body with the secret of this endpoint. Nothing was done.");
 
     public async Task ExecuteAsync(HttpContext httpContext)
     {

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Microsoft.AspNetCore.Diagnostics;
+using Microsoft.AspNetCore.Http.Features;
 using Tensormesh.Billing;
 
 namespace Tensormesh.Web;
@@ -18,7 +19,7 @@ internal sealed partial class ProblemPages(WebMetrics metrics, ILogger<ProblemPa
         {
             404 => Problem.NoSuchRoute(request.Method, request.Path.ToUriComponent()),
             405 => Problem.MethodNotAllowed(request.Method, response.Headers.Allow.ToString()),
-            413 => Problem.BodyTooLarge(),
+            413 => Problem.BodyTooLarge(Most(status.HttpContext)),
             415 => Problem.UnsupportedMediaType(),
             401 => Problem.Unauthenticated("The request is not signed in."),
             403 => Problem.AdminsOnly(),
@@ -33,7 +34,7 @@ internal sealed partial class ProblemPages(WebMetrics metrics, ILogger<ProblemPa
     {
         var failure = context.Features.Get<IExceptionHandlerFeature>()!;
         var request = context.Request;
-        if (failure.Error is BadHttpRequestException bad) return Describe(bad).ExecuteAsync(context);
+        if (failure.Error is BadHttpRequestException bad) return Describe(bad, Most(context)).ExecuteAsync(context);
         if (context.RequestAborted.IsCancellationRequested && failure.Error is OperationCanceledException)
         {
             context.Response.StatusCode = StatusCodes.Status499ClientClosedRequest;
@@ -47,13 +48,23 @@ internal sealed partial class ProblemPages(WebMetrics metrics, ILogger<ProblemPa
             return Problem.LedgerUnavailable().ExecuteAsync(context);
         }
 
+        if (failure.Error is PaymentProviderException { IsTransient: true } lost)
+        {
+            LogPaymentCompany(request.Method, failure.Path, lost.Message);
+            return Problem.PaymentCompanyUnavailable().ExecuteAsync(context);
+        }
+
         LogFailed(failure.Error, request.Method, failure.Path);
         return Problem.Internal().ExecuteAsync(context);
     }
 
-    private static Problem Describe(BadHttpRequestException bad) => (bad.StatusCode, bad.InnerException) switch
+    /// <summary>The bound of the route.</summary>
+    private static long Most(HttpContext context)
+        => context.Features.Get<IHttpMaxRequestBodySizeFeature>()?.MaxRequestBodySize ?? WebHost.LargestBodyBytes;
+
+    private static Problem Describe(BadHttpRequestException bad, long most) => (bad.StatusCode, bad.InnerException) switch
     {
-        (413, _) => Problem.BodyTooLarge(),
+        (413, _) => Problem.BodyTooLarge(most),
         (415, _) => Problem.UnsupportedMediaType(),
         (_, JsonException json) => Describe(json),
         (_, not null) => Problem.Malformed("The body ended early or is not UTF-8."),
@@ -86,6 +97,9 @@ internal sealed partial class ProblemPages(WebMetrics metrics, ILogger<ProblemPa
 
     [LoggerMessage(Level = LogLevel.Warning, Message = "Ledger unavailable at {Method} {Path}: {Reason}")]
     private partial void LogLedgerUnavailable(string method, string path, string reason);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "Payment company not reached at {Method} {Path}: {Reason}")]
+    private partial void LogPaymentCompany(string method, string path, string reason);
 
     [LoggerMessage(Level = LogLevel.Error, Message = "Failed at {Method} {Path}")]
     private partial void LogFailed(Exception failure, string method, string path);

@@ -19,4 +19,7 @@ internal sealed partial class MoneyLog(ILogger<MoneyLog> logger)
 
     [LoggerMessage(Level = LogLevel.Information, Message = "Payment for {Account} declined: {Code}")]
     public partial void Declined(AccountId account, string code);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "Payment for {Account} is in doubt until it is asked for again: {Reason}")]
+    public partial void InDoubt(AccountId account, string reason);
 }

@@ -25,6 +25,16 @@ internal sealed class WebMetrics
             connections.WithLabels("idle").Set(idle);
         });
         Payments = factory.CreateCounter("tensormesh_web_payments_total", "Attempts to charge a card, by outcome.", ["outcome"]);
+        PaymentEvents = factory.CreateCounter("tensormesh_payment_events_total",
+            "Events of the payment company, by type and what they led to. A Mismatch is for a person to look into.", ["type", "effect"]);
+        EventsRefused = factory.CreateCounter("tensormesh_payment_events_refused_total",
+            "Events that were not signed as they must be: whoever sent them is not the payment company, or the secret is another.");
+        PaymentMismatches = factory.CreateGauge("tensormesh_payment_mismatches",
+            "Where the payment company's books and the ledger disagree and nobody has closed it yet: look into each.");
+        PaymentsRecovered = factory.CreateCounter("tensormesh_payments_recovered_total",
+            "Payments credited by the comparison with the payment company's books, which no event had told of.");
+        ReconciledAt = factory.CreateGauge("tensormesh_payments_reconciled_timestamp_seconds",
+            "When the payment company's books were last compared with the ledger by this process.");
         KeyConflicts = factory.CreateCounter("tensormesh_web_idempotency_conflicts_total",
             "Requests refused because their idempotency key was used for other content: look into each.");
     }
@@ -33,9 +43,23 @@ internal sealed class WebMetrics
     public Counter LedgerUnavailable { get; }
     public Counter KeyConflicts { get; }
     private Histogram RequestSeconds { get; }
+    public Counter EventsRefused { get; }
+    public Gauge PaymentMismatches { get; }
+    public Counter PaymentsRecovered { get; }
+    public Gauge ReconciledAt { get; }
     private Counter Payments { get; }
+    private Counter PaymentEvents { get; }
 
-    public void CountPayment(bool succeeded) => Payments.WithLabels(succeeded ? "succeeded" : "declined").Inc();
+    public void CountPayment(PaymentCount outcome) => Payments.WithLabels(outcome switch
+    {
+        PaymentCount.Succeeded => "succeeded",
+        PaymentCount.Declined => "declined",
+        PaymentCount.AuthenticationRequired => "authentication_required",
+        PaymentCount.InDoubt => "in_doubt",
+    }).Inc();
+
+    public void CountEvent(string type, PaymentEffect effect)
+        => PaymentEvents.WithLabels(Tensormesh.Billing.PaymentEvents.Types.Contains(type) ? type : "other", effect.ToString()).Inc();
 
     public async Task MeasureAsync(HttpContext context, RequestDelegate next, TimeProvider time)
     {
@@ -56,3 +80,6 @@ internal sealed class WebMetrics
         }
     }
 }
+
+/// <summary>How an attempt to charge a card ended.</summary>
+internal enum PaymentCount { Succeeded, Declined, AuthenticationRequired, InDoubt }

@@ -89,6 +89,13 @@ public sealed class StartRuleTests
     }
 
     [Fact]
+    public void Refuses_when_the_only_card_was_declined_off_session_and_says_which() => Refuses(
+        RefusalReason.NoValidCard,
+        "account acme has no valid card on file, Visa ending 4242 was declined when it was last charged: add one under Billing > Payment "
+            + "Methods, or POST /v1/billing/stripe/customers/payment-methods",
+        Request(), Standing("100.00", Cards(Card() with { OffSessionDeclinedAt = Now })).In());
+
+    [Fact]
     public void Counts_what_has_accrued_since_the_last_settlement_towards_the_total_budget()
     {
         var standing = Standing("100.00", intervals: [Interval(from: Now.AddHours(-1))]).In("2.45");

@@ -23,8 +23,8 @@ public abstract class BillingTest(PostgresFixture postgres) : IAsyncLifetime
     protected Prices Prices { get; private set; } = null!;
     protected RunIntervals Runs { get; private set; } = null!;
     protected Transactions Transactions { get; private set; } = null!;
-    protected PaymentMethods Cards { get; private set; } = null!;
-    protected TopUps TopUps { get; private set; } = null!;
+    protected PaymentMethods Cards { get; private protected set; } = null!;
+    protected TopUps TopUps { get; private protected set; } = null!;
 
     protected static CancellationToken Cancellation => TestContext.Current.CancellationToken;
 

@@ -40,7 +40,7 @@ public sealed class CrashTests(PostgresFixture postgres) : BillingTest(postgres)
         await CrashAsync("large batch", Posting, () => Ledger.PostManyAsync(many, Cancellation));
         // The first from a payment company opens the account of its cash.
         await CrashAsync(
-            "top-up", [.. Posting, "ledger_account", "top_up"], () => TopUps.ChargeAsync(Acme, Money.Parse("1.00"), "pm_card_visa", topUp, Cancellation));
+            "top-up", [.. Posting, "ledger_account", "payment_method", "top_up"], () => TopUps.ChargeAsync(Acme, Money.Parse("1.00"), "pm_card_visa", topUp, Cancellation));
 
         await CrashAsync("hold", ["credit_hold"], () => Holds.PlaceAsync(Ask(deployment, 2), Policy, T0, Cancellation));
         await CrashAsync("other hold", ["credit_hold"], () => Holds.PlaceAsync(Ask(other, 1), Policy, T0, Cancellation));

@@ -101,7 +101,7 @@ public sealed class PaymentsTests(PostgresFixture postgres) : BillingTest(postgr
         await ExecuteAsync("insert into top_up values ('acme', 'key', 20000000000, 'pm_card_visa', 'started', null, null, null, now())");
         await Cards.DetachAsync(Acme, "pm_card_visa", Cancellation);
         Assert.IsType<TopUpResult.Credited>(await TopUps.ChargeAsync(Acme, Money.Parse("20.00"), "pm_card_visa", "key", Cancellation));
-        Assert.Equal(Money.Parse("20.00"), await PostedAsync());
+        Assert.Equal((Money.Parse("20.00"), "credited"), (await PostedAsync(), await ScalarAsync<string>("select state from top_up")));
     }
 
     [Fact]

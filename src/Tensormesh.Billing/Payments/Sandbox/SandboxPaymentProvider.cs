@@ -6,7 +6,7 @@ namespace Tensormesh.Billing;
 /// <summary>
 /// A payment company for development and tests. It knows fixed test tokens and never sees a card number. It keeps no state: the
 /// same account and idempotency key always name the same payment intent, so a charge repeats as safely as at a real company, even after a
-/// restart.
+/// restart. For the same reason it can tell nothing of what was paid, and its cards belong to nobody: who has which is kept by us.
 /// </summary>
 public sealed class SandboxPaymentProvider : IPaymentProvider
 {
@@ -22,6 +22,7 @@ public sealed class SandboxPaymentProvider : IPaymentProvider
             ("pm_card_chargeDeclined", "Visa", "0002", 12, FarYear, new("card_declined", "The card was declined.")),
             ("pm_card_chargeDeclinedInsufficientFunds", "Visa", "9995", 12, FarYear,
                 new("insufficient_funds", "The card has insufficient funds.")),
+            // There is no browser with which its holder could answer the bank.
             ("pm_card_authenticationRequired", "Visa", "3184", 12, FarYear,
                 new("authentication_required", "The bank asks the holder to authenticate this payment.")),
         }.ToDictionary(
@@ -31,16 +32,61 @@ public sealed class SandboxPaymentProvider : IPaymentProvider
 
     public string Name => "sandbox";
 
+    public Task<CustomerId> CreateCustomerAsync(AccountId account, int number, CancellationToken cancellation)
+        => Task.FromResult(new CustomerId("cus_" + Hash(number == 1 ? $"{Name}/{account}" : $"{Name}/{account}/{number}")));
+
+    public Task<bool> HasCustomerAsync(CustomerId customer, CancellationToken cancellation) => Task.FromResult(true);
+
+    public Task<CardSetup> BeginCardSetupAsync(CustomerId customer, string key, CancellationToken cancellation)
+    {
+        var id = "seti_" + Hash($"{customer}\n{key}");
+        return Task.FromResult(new CardSetup(id, $"{id}_secret_{Name}"));
+    }
+
     public Task<ProviderCard?> FindCardAsync(string paymentMethodId, CancellationToken cancellation)
         => Task.FromResult(Tokens.TryGetValue(paymentMethodId, out var token) ? token.Card : null);
 
-    public Task<PaymentOutcome> ChargeAsync(
-        AccountId account, string paymentMethodId, Money amount, string idempotencyKey, CancellationToken cancellation)
+    public Task<CardAttachment> AttachCardAsync(CustomerId customer, string paymentMethodId, CancellationToken cancellation)
+        => Task.FromResult<CardAttachment>(
+            Tokens.TryGetValue(paymentMethodId, out var token) ? new CardAttachment.Attached(token.Card) : new CardAttachment.Unknown());
+
+    public Task<IReadOnlyList<ProviderCard>> ListCardsAsync(CustomerId customer, CancellationToken cancellation)
+        => Task.FromResult<IReadOnlyList<ProviderCard>>([]);
+
+    public Task MakeDefaultAsync(CustomerId customer, string paymentMethodId, CancellationToken cancellation) => Task.CompletedTask;
+
+    public Task DetachCardAsync(string paymentMethodId, CancellationToken cancellation) => Task.CompletedTask;
+
+    public Task<bool> IsAttachedAsync(string paymentMethodId, CancellationToken cancellation)
+        => Task.FromResult(Tokens.ContainsKey(paymentMethodId));
+
+    public Task<PaymentOutcome> ChargeAsync(Charge charge, CancellationToken cancellation)
     {
-        PaymentOutcome outcome = !Tokens.TryGetValue(paymentMethodId, out var token)
-            ? new PaymentOutcome.Declined("resource_missing", $"No such payment method: {paymentMethodId}")
-            : token.Decline ?? (PaymentOutcome)new PaymentOutcome.Succeeded(
-                "pi_" + Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes($"{account}\n{idempotencyKey}")))[..24]);
-        return Task.FromResult(outcome);
+        if (!Tokens.TryGetValue(charge.PaymentMethodId, out var token))
+        {
+            return Task.FromResult<PaymentOutcome>(
+                new PaymentOutcome.Declined("resource_missing", $"No such payment method: {charge.PaymentMethodId}"));
+        }
+
+        var id = "pi_" + Hash(charge.Id.Value);
+        return Task.FromResult(token.Decline ?? (PaymentOutcome)new PaymentOutcome.Succeeded(id, $"{id}_secret_{Name}"));
     }
+
+    public Task<ProviderPayment?> FindChargeAsync(Charge charge, DateTimeOffset begunAt, CancellationToken cancellation)
+        => Task.FromResult<ProviderPayment?>(null);
+
+    public Task<ProviderPayment?> FindPaymentAsync(string paymentIntentId, CancellationToken cancellation)
+        => Task.FromResult<ProviderPayment?>(null);
+
+    public Task<RefundOutcome> RefundAsync(string paymentIntentId, Money amount, string key, CancellationToken cancellation)
+        => Task.FromResult<RefundOutcome>(new RefundOutcome.Refunded("re_" + Hash($"{paymentIntentId}\n{key}"), Pending: false));
+
+    public async IAsyncEnumerable<ProviderReceipt> ListPaidAsync(
+        DateTimeOffset since, [System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken cancellation)
+    {
+        await Task.CompletedTask;
+        yield break;
+    }
+
+    private static string Hash(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)))[..24];
 }

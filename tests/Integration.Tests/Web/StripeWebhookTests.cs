@@ -110,7 +110,8 @@ public sealed class StripeWebhookTests(StripeServer server) : IClassFixture<Stri
         {
             var told = new JsonObject
             {
-                ["id"] = id, ["type"] = type,
+                ["id"] = id,
+                ["type"] = type,
                 ["data"] = new JsonObject { ["object"] = new JsonObject { ["id"] = objectId, ["status"] = "succeeded", ["amount_received"] = 999_999 } },
             };
             return (await Webhooks.SendAsync(told, Cancellation)).StatusCode;

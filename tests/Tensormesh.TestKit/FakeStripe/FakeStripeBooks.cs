@@ -128,7 +128,10 @@ public sealed class FakeStripeBooks(TimeProvider time, Action<string, JsonObject
             charge["disputed"] = true;
             emit("charge.dispute.created", new JsonObject
             {
-                ["id"] = NewId("dp"), ["object"] = "dispute", ["charge"] = Text(charge, "id"), ["amount"] = Number(charge, "amount"),
+                ["id"] = NewId("dp"),
+                ["object"] = "dispute",
+                ["charge"] = Text(charge, "id"),
+                ["amount"] = Number(charge, "amount"),
             });
         }
     }
@@ -296,7 +299,10 @@ public sealed class FakeStripeBooks(TimeProvider time, Action<string, JsonObject
         payment["status"] = "requires_payment_method";
         payment["last_payment_error"] = new JsonObject
         {
-            ["type"] = "card_error", ["code"] = code, ["decline_code"] = declineCode, ["message"] = message,
+            ["type"] = "card_error",
+            ["code"] = code,
+            ["decline_code"] = declineCode,
+            ["message"] = message,
         };
         emit("payment_intent.payment_failed", Copy(payment));
     }
@@ -372,7 +378,10 @@ public sealed class FakeStripeBooks(TimeProvider time, Action<string, JsonObject
         var page = newest.Skip(start).Take(limit).Select(one => (JsonNode)Expand(one, form)).ToArray();
         return FakeStripeAnswer.Ok(new JsonObject
         {
-            ["object"] = "list", ["url"] = "/v1", ["has_more"] = start + page.Length < newest.Count, ["data"] = new JsonArray(page),
+            ["object"] = "list",
+            ["url"] = "/v1",
+            ["has_more"] = start + page.Length < newest.Count,
+            ["data"] = new JsonArray(page),
         });
     }
 
@@ -395,7 +404,11 @@ public sealed class FakeStripeBooks(TimeProvider time, Action<string, JsonObject
 
     private JsonObject New(string prefix, string kind) => new()
     {
-        ["id"] = NewId(prefix), ["object"] = kind, ["created"] = Now, ["livemode"] = false, ["metadata"] = new JsonObject(),
+        ["id"] = NewId(prefix),
+        ["object"] = kind,
+        ["created"] = Now,
+        ["livemode"] = false,
+        ["metadata"] = new JsonObject(),
     };
 
     private string NewId(string prefix) => string.Create(CultureInfo.InvariantCulture, $"{prefix}_{++ids:d6}{Guid.NewGuid().ToString("n")[..10]}");

@@ -12,9 +12,8 @@ internal static class Eventually
         while (true)
         {
             var seen = await read();
-            if (condition(seen))
-                return seen;
-            Assert.False(deadline.IsCancellationRequested, $"not seen within {Limit.TotalSeconds:0} s; last: {describe?.Invoke(seen) ?? $"{seen}"}");
+            if (condition(seen)) return seen;
+            if (deadline.IsCancellationRequested) Assert.Fail($"not seen within {Limit.TotalSeconds:0} s; last: {describe?.Invoke(seen) ?? $"{seen}"}");
             await Task.Delay(TimeSpan.FromMilliseconds(50), TestContext.Current.CancellationToken);
         }
     }

@@ -124,9 +124,13 @@ public sealed class PodRunTests
         pod.Status.Conditions.Add(new V1PodCondition { Type = "ContainersReady", Status = "False", LastTransitionTime = A.Noon.AddSeconds(-4).UtcDateTime });
         Assert.Null(From(pod).EndedAt);
         Assert.Equal(A.Noon.AddSeconds(-4), PodRun.From(pod, nodeExists: true, later).EndedAt);
+        // Where it did finish, its deletion without grace takes the deletion's time stamp back to when it was asked for, before the drain.
+        (pod.Metadata.DeletionTimestamp, pod.Metadata.DeletionGracePeriodSeconds) = (A.Noon.AddSeconds(-6).UtcDateTime, 0);
+        Assert.Equal(A.Noon.AddSeconds(-4), From(pod).EndedAt);
 
         // A workload that was unready long before did not end then: it ran until the deletion was asked for.
         pod.Status.Conditions[^1].LastTransitionTime = A.Noon.AddHours(-3).UtcDateTime;
+        Assert.Equal(A.Noon.AddSeconds(-6), From(pod).EndedAt);
         Assert.Equal(A.Noon.AddSeconds(-6), PodRun.From(pod, nodeExists: true, later).EndedAt);
     }
 

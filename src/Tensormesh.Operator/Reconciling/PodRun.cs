@@ -68,11 +68,12 @@ internal sealed record PodRun(V1Pod Pod, PodId Id, DateTimeOffset? StartedAt, Da
         if (now > deleted + LostPatience && Lost(pod, container, deleted.Value) is { } lost) return lost < now ? lost : now;
 
         // The kubelet deletes with a grace of zero once the pod's resources are free; so does a person with --force. A pod that
-        // was never bound, or whose node is gone, has nobody to report its end. deletionTimestamp already includes the grace.
+        // was never bound, or whose node is gone, has nobody to report its end. deletionTimestamp includes the grace, and goes back
+        // to when the deletion was asked for as the grace becomes zero: a container that the kubelet lost may have run on after it.
         // Of a node that went silent first, nothing was seen after that: what may have run on there is not charged.
         if (pod.Metadata.DeletionGracePeriodSeconds == 0 || string.IsNullOrEmpty(pod.Spec?.NodeName) || !nodeExists || lostAt is not null)
         {
-            return Instants.Earlier(Instants.Earlier(lostAt ?? now, deleted.Value), now);
+            return Instants.Earlier(Instants.Earlier(lostAt ?? now, Lost(pod, container, deleted.Value) ?? deleted.Value), now);
         }
 
         return null;

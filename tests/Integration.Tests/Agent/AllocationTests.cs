@@ -20,7 +20,7 @@ public sealed class AllocationTests(OperatorFixture product) : AgentTest(product
         var ns = await OpenNamespaceAsync();
         var pod = await RunAsync(ns, "trainer", gpus: 2, "echo $NVIDIA_VISIBLE_DEVICES; trap 'exit 0' TERM; while :; do sleep 1; done");
 
-        var held = await UntilHeldAsync(ns, pod.Uid());
+        var held = await UntilHeldAsync(pod);
         Assert.Equal(("trainer", "main", 2), (held.PodName, held.Container, held.Gpus.Count));
         var (_, given, _) = await Eventually.SeeAsync(
             () => Kubectl.TryRunAsync(Cluster.KubeconfigPath, "logs", "-n", ns, "trainer"), answer => answer.Output.Length > 0, answer => answer.Errors);
@@ -40,14 +40,14 @@ public sealed class AllocationTests(OperatorFixture product) : AgentTest(product
         await using var agent = await StartOnRealNodeAsync();
         var ns = await OpenNamespaceAsync();
         var first = await RunAsync(ns, "again", gpus: 8, "trap 'exit 0' TERM; while :; do sleep 1; done");
-        var before = await UntilHeldAsync(ns, first.Uid());
+        var before = await UntilHeldAsync(first);
 
         // Both get all there is, so that nothing but the uid differs.
         await Client.CoreV1.DeleteNamespacedPodAsync("again", ns, cancellationToken: Ended);
         await UntilGoneAsync(ns);
         var second = await RunAsync(ns, "again", gpus: 8, "trap 'exit 0' TERM; while :; do sleep 1; done");
         Assert.NotEqual(first.Uid(), second.Uid());
-        var after = await UntilHeldAsync(ns, second.Uid());
+        var after = await UntilHeldAsync(second);
         Assert.Equal(before.Gpus, after.Gpus);
         Assert.True(after.Since > before.Since);
         var started = (await Client.CoreV1.ReadNamespacedPodAsync("again", ns, cancellationToken: Ended)).Status.StartTime;
@@ -60,7 +60,7 @@ public sealed class AllocationTests(OperatorFixture product) : AgentTest(product
         await using var agent = await StartOnRealNodeAsync();
         var ns = await OpenNamespaceAsync();
         var pod = await RunAsync(ns, "batch", gpus: 1, "sleep 3");
-        await UntilHeldAsync(ns, pod.Uid());
+        await UntilHeldAsync(pod);
 
         // The kubelet goes on naming it until another pod needs its GPU.
         await Eventually.SeeAsync(
@@ -74,11 +74,11 @@ public sealed class AllocationTests(OperatorFixture product) : AgentTest(product
         await using var agent = await StartOnRealNodeAsync();
         var ns = await OpenNamespaceAsync();
         var pod = await RunAsync(ns, "steady", gpus: 1, "trap 'exit 0' TERM; while :; do sleep 1; done");
-        var before = await UntilHeldAsync(ns, pod.Uid());
+        var before = await UntilHeldAsync(pod);
 
         await Cluster.RestartKubeletAsync();
         await UntilAsync(Node, now => now.FreeGpus is null || now.HeartbeatTime > before.Since?.AddSeconds(5));
-        var after = await UntilHeldAsync(ns, pod.Uid());
+        var after = await UntilHeldAsync(pod);
         Assert.Equal(before.Gpus, after.Gpus);
         await UntilAsync(Node, now => now.FreeGpus == 7);
     }
@@ -144,11 +144,14 @@ public sealed class AllocationTests(OperatorFixture product) : AgentTest(product
             ns, cancellationToken: Ended);
     }
 
-    private async Task<GpuAllocation> UntilHeldAsync(string ns, string uid)
+    private async Task<GpuAllocation> UntilHeldAsync(V1Pod pod)
     {
-        var node = await UntilAsync(Node, status => status.Allocations!.Any(each => each.PodUid == uid));
-        var allocation = Assert.Single(node!.Status!.Allocations!, each => each.PodUid == uid);
-        Assert.Equal(ns, allocation.PodNamespace);
+        var (node, _) = await Eventually.SeeAsync(
+            async () => (await FindAsync(Node), await Client.CoreV1.ReadNamespacedPodAsync(pod.Name(), pod.Namespace(), cancellationToken: Ended)),
+            seen => seen.Item1?.Status?.Allocations?.Any(each => each.PodUid == pod.Uid()) == true,
+            seen => $"{(seen.Item1 is { } now ? KubernetesJson.Serialize(now) : "there is none")}, and the pod is {KubernetesJson.Serialize(seen.Item2.Status)}");
+        var allocation = Assert.Single(node!.Status!.Allocations!, each => each.PodUid == pod.Uid());
+        Assert.Equal(pod.Namespace(), allocation.PodNamespace);
         return allocation;
     }
 

@@ -75,7 +75,8 @@ public sealed class DeletionTests(OperatorFixture product) : OperatorTest(produc
         var cardless = await OpenTeamAsync("1000.00", card: false);
         var (kept, orphaned) = (await StartAsync(team, "kept"), await StartAsync(team, "orphaned"));
         var (vanished, left) = (Assert.Single(await PodsAsync(team, "kept")), Assert.Single(await PodsAsync(team, "orphaned")));
-        await UntilSettledAsync(kept, times: 1);
+        // Each was seen for a while, so that there is something to charge.
+        await Task.WhenAll(UntilSettledAsync(kept, times: 1), UntilSettledAsync(orphaned, times: 1));
 
         await Installation.StopOperatorAsync();
         DateTimeOffset gone;

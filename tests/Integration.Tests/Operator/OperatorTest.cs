@@ -256,7 +256,7 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
 
     /// <summary>
     /// When the pod's container ended, as its kubelet says. A kubelet of 1.20 at times loses a container while it deletes the pod, and never says more than when
-    /// the containers turned unready: that is its word then, once the operator has given up waiting for another.
+    /// the containers turned unready: that is its word then, once it has let go of the pod or the operator has given up waiting for another.
     /// </summary>
     protected async Task<DateTimeOffset> FinishedAtAsync(V1Pod pod)
     {
@@ -264,7 +264,7 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
             () => Client.CoreV1.ReadNamespacedPodAsync(pod.Name(), pod.Namespace(), cancellationToken: Ended),
             now => now.Status.ContainerStatuses?[0].State.Terminated is not null
                 || (now.Status.ContainerStatuses?[0].LastState?.Terminated?.Reason == "ContainerStatusUnknown"
-                    && TimeProvider.System.GetUtcNow() > At(now.Metadata.DeletionTimestamp) + PodRun.LostPatience),
+                    && (now.Metadata.DeletionGracePeriodSeconds == 0 || TimeProvider.System.GetUtcNow() > At(now.Metadata.DeletionTimestamp) + PodRun.LostPatience)),
             now => KubernetesJson.Serialize(now.Status));
         return At(seen.Status.ContainerStatuses[0].State.Terminated?.FinishedAt
             ?? seen.Status.Conditions.Single(condition => condition.Type == "ContainersReady").LastTransitionTime)!.Value;

@@ -46,6 +46,7 @@ public static class BillingServices
         services.AddSingleton<PaymentMismatches>();
         services.AddSingleton<PaymentReconciliation>();
         services.AddSingleton<TopUps>();
+        services.AddSingleton<AutoTopUps>();
         return services;
     }
 

@@ -31,6 +31,7 @@ internal static class WebHost
             builder.Services.AddHostedService<PaymentReconciler>();
         }
 
+        builder.Services.AddHostedService<AutoTopUpWorker>();
         builder.Services.AddBilling(settings.ConnectionString);
         builder.Services.AddAccess(settings);
         builder.Services.AddSingleton<AccountLookup>().AddSingleton<MoneyLog>().AddSingleton<Readiness>().AddSingleton<ProblemPages>();
@@ -73,6 +74,7 @@ internal static class WebHost
         web.MapProfileApi();
         web.MapBillingApi();
         web.MapPaymentsApi();
+        web.MapAutoTopUpApi();
         if (settings.Payments is PaymentSettings.Stripe) web.MapStripeWebhooks();
         web.MapAdminApi();
         web.MapOpenApi();

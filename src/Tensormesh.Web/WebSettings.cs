@@ -37,6 +37,9 @@ internal sealed record WebSettings
     /// <summary><c>Tensormesh:RequestBurst</c>: requests that one caller may send at once after a rest.</summary>
     public int RequestBurst { get; init; } = 500;
 
+    /// <summary><c>Tensormesh:AutoTopUpSeconds</c>: how often low balances are looked for.</summary>
+    public TimeSpan AutoTopUpEvery { get; init; } = TimeSpan.FromSeconds(5);
+
     /// <summary><c>Tensormesh:Payments:*</c>.</summary>
     public PaymentSettings Payments { get; init; } = new PaymentSettings.Sandbox();
 
@@ -52,6 +55,7 @@ internal sealed record WebSettings
         MigrateOnStart = Flag(configuration, "Tensormesh:MigrateOnStart"),
         RequestsPerSecond = Count(configuration, "Tensormesh:RequestsPerSecond", 100),
         RequestBurst = Count(configuration, "Tensormesh:RequestBurst", 500),
+        AutoTopUpEvery = TimeSpan.FromSeconds(Count(configuration, "Tensormesh:AutoTopUpSeconds", 5)),
         Payments = PaymentSettings.Read(configuration),
     };
 

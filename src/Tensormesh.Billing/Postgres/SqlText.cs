@@ -23,6 +23,8 @@ internal static class SqlText
     public static readonly string AttachPaymentMethod = Read("Sql/attach_payment_method.sql");
     public static readonly string DetachPaymentMethod = Read("Sql/detach_payment_method.sql");
     public static readonly string RefuseTopUp = Read("Sql/refuse_top_up.sql");
+    public static readonly string FindLowBalances = Read("Sql/find_low_balances.sql");
+    public static readonly string ReadAutoTopUp = Read("Sql/read_auto_top_up.sql");
 
     public static string Read(string name)
     {

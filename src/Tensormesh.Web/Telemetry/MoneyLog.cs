@@ -20,6 +20,12 @@ internal sealed partial class MoneyLog(ILogger<MoneyLog> logger)
     [LoggerMessage(Level = LogLevel.Information, Message = "Payment for {Account} declined: {Code}")]
     public partial void Declined(AccountId account, string code);
 
+    [LoggerMessage(Level = LogLevel.Information, Message = "Automatic top-up of {Amount} below {Threshold} for {Account} saved by {By}")]
+    public partial void AutoTopUpSaved(AccountId account, Money amount, Money threshold, AccountId by);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "Automatic top-up for {Account} turned off by {By}")]
+    public partial void AutoTopUpRemoved(AccountId account, AccountId by);
+
     [LoggerMessage(Level = LogLevel.Warning, Message = "Payment for {Account} is in doubt until it is asked for again: {Reason}")]
     public partial void InDoubt(AccountId account, string reason);
 }

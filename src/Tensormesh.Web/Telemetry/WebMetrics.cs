@@ -35,6 +35,10 @@ internal sealed class WebMetrics
             "Payments credited by the comparison with the payment company's books, which no event had told of.");
         ReconciledAt = factory.CreateGauge("tensormesh_payments_reconciled_timestamp_seconds",
             "When the payment company's books were last compared with the ledger by this process.");
+        AutoTopUps = factory.CreateCounter("tensormesh_auto_top_ups_total",
+            "Automatic top-ups by this process, by outcome (Succeeded, Declined, AuthenticationRequired, Refused, InDoubt).", ["outcome"]);
+        AutoTopUpAccounts = factory.CreateGauge("tensormesh_auto_top_up_accounts",
+            "Accounts with automatic top-up, by state: on, or disabled after too many declines in a row.", ["state"]);
         KeyConflicts = factory.CreateCounter("tensormesh_web_idempotency_conflicts_total",
             "Requests refused because their idempotency key was used for other content: look into each.");
     }
@@ -47,7 +51,9 @@ internal sealed class WebMetrics
     public Gauge PaymentMismatches { get; }
     public Counter PaymentsRecovered { get; }
     public Gauge ReconciledAt { get; }
+    public Gauge AutoTopUpAccounts { get; }
     private Counter Payments { get; }
+    private Counter AutoTopUps { get; }
     private Counter PaymentEvents { get; }
 
     public void CountPayment(PaymentCount outcome) => Payments.WithLabels(outcome switch
@@ -57,6 +63,9 @@ internal sealed class WebMetrics
         PaymentCount.AuthenticationRequired => "authentication_required",
         PaymentCount.InDoubt => "in_doubt",
     }).Inc();
+
+    /// <param name="outcome">Null: in doubt.</param>
+    public void CountAutoTopUp(AutoTopUpOutcome? outcome) => AutoTopUps.WithLabels(outcome?.ToString() ?? "InDoubt").Inc();
 
     public void CountEvent(string type, PaymentEffect effect)
         => PaymentEvents.WithLabels(Tensormesh.Billing.PaymentEvents.Types.Contains(type) ? type : "other", effect.ToString()).Inc();

@@ -24,8 +24,10 @@ public sealed class Corrections(NpgsqlDataSource dataSource)
     /// </summary>
     /// <param name="topUp">The top-up's transaction id.</param>
     /// <param name="now">What has run is settled up to here.</param>
+    /// <param name="along">Done in the SQL transaction that has posted it, now or before; not where it is refused.</param>
     public Task<PostResult> RefundAsync(
-        AccountId account, Money amount, string provider, string refundId, string topUp, DateTimeOffset now, CancellationToken cancellation)
+        AccountId account, Money amount, string provider, string refundId, string topUp, DateTimeOffset now, CancellationToken cancellation,
+        Func<IReadOnlyList<NpgsqlBatchCommand>>? along = null)
     {
         var refund = Movements.Refund(account, amount, provider, refundId, topUp);
         return UnderLockAsync(account, refund.Key, now, async (connection, _) =>
@@ -33,35 +35,38 @@ public sealed class Corrections(NpgsqlDataSource dataSource)
             var paid = (await MoneyLeft.ReadAsync(connection, account, cancellation)).Paid;
             return amount <= paid ? refund : new PostResult.Refused(
                 LedgerRefusal.InsufficientBalance, $"account {account} has {paid.ToDecimalString()} of paid money left, not {amount.ToDecimalString()}");
-        }, _ => refund, cancellation);
+        }, _ => refund, along, cancellation);
     }
 
     /// <summary>
     /// Records that the card company took a top-up back, whole or in part. The balance pays as far as it goes, and never goes below zero;
     /// the rest is what the customer owes us (<c>receivable:disputes</c>). Idempotent by dispute.
     /// </summary>
+    /// <inheritdoc cref="RefundAsync" path="/param"/>
     public Task<PostResult> DisputeAsync(
-        AccountId account, Money amount, string provider, string disputeId, string topUp, DateTimeOffset now, CancellationToken cancellation)
+        AccountId account, Money amount, string provider, string disputeId, string topUp, DateTimeOffset now, CancellationToken cancellation,
+        Func<IReadOnlyList<NpgsqlBatchCommand>>? along = null)
     {
         Movement Take(Money fromBalance) => Movements.Dispute(account, amount, fromBalance, provider, disputeId, topUp);
         return UnderLockAsync(account, Take(Money.Zero).Key, now,
             (_, balance) => Task.FromResult<MovementOrRefusal>(Take(Money.Min(balance, amount))),
             // What the balance covered then is not what it covers now.
             posted => Take(Money.Min(amount, -posted.Entries.Where(entry => entry.LedgerAccount == Movements.Customer(account))
-                .Aggregate(Money.Zero, (sum, entry) => sum + entry.Amount))), cancellation);
+                .Aggregate(Money.Zero, (sum, entry) => sum + entry.Amount))), along, cancellation);
     }
 
     /// <summary>A dispute that was decided for us: the exact mirror, once.</summary>
     /// <param name="dispute">The dispute's transaction id.</param>
-    public Task<PostResult> ReverseDisputeAsync(string dispute, CancellationToken cancellation)
-        => MirrorAsync(dispute, Movements.DisputeReversal, cancellation);
+    /// <inheritdoc cref="RefundAsync" path="/param"/>
+    public Task<PostResult> ReverseDisputeAsync(string dispute, CancellationToken cancellation, Func<IReadOnlyList<NpgsqlBatchCommand>>? along = null)
+        => MirrorAsync(dispute, Movements.DisputeReversal, along, cancellation);
 
     /// <summary>Posts the exact mirror of a transaction, once. Of a reversal, and of what a run was charged, there is none.</summary>
     public Task<PostResult> ReverseAsync(string transaction, string by, string reason, CancellationToken cancellation)
     {
         ArgumentException.ThrowIfNullOrWhiteSpace(by);
         ArgumentException.ThrowIfNullOrWhiteSpace(reason);
-        return MirrorAsync(transaction, of => Movements.Reversal(of, by, reason), cancellation);
+        return MirrorAsync(transaction, of => Movements.Reversal(of, by, reason), null, cancellation);
     }
 
     /// <summary>A movement to post, or why there is none.</summary>
@@ -73,7 +78,7 @@ public sealed class Corrections(NpgsqlDataSource dataSource)
 
     private async Task<PostResult> UnderLockAsync(
         AccountId account, string key, DateTimeOffset now, Func<NpgsqlConnection, Money, Task<MovementOrRefusal>> decide,
-        Func<PostedTransaction, Movement> again, CancellationToken cancellation)
+        Func<PostedTransaction, Movement> again, Func<IReadOnlyList<NpgsqlBatchCommand>>? along, CancellationToken cancellation)
     {
         var result = await Transact.RunAsync<PostResult>(dataSource, async connection =>
         {
@@ -84,19 +89,31 @@ public sealed class Corrections(NpgsqlDataSource dataSource)
 
             if (await FindAsync(connection, "idempotency_key", key, cancellation) is { } posted)
             {
-                return await Ledger.TryAsync(connection, again(posted), cancellation);
+                return await PostAsync(connection, again(posted), along, cancellation);
             }
 
             locked.SettleAll(now.ToLedgerTime());
             await locked.WriteAsync(cancellation);
             var (movement, refused) = await decide(connection, locked.Posted);
-            return movement is null ? refused! : await Ledger.TryAsync(connection, movement, cancellation);
+            return movement is null ? refused! : await PostAsync(connection, movement, along, cancellation);
         }, cancellation);
         if (result is PostResult.Posted) hints.Tell(account);
         return result;
     }
 
-    private async Task<PostResult> MirrorAsync(string transaction, Func<PostedTransaction, Movement> mirror, CancellationToken cancellation)
+    private static async Task<PostResult> PostAsync(
+        NpgsqlConnection connection, Movement movement, Func<IReadOnlyList<NpgsqlBatchCommand>>? along, CancellationToken cancellation)
+    {
+        var result = await Ledger.TryAsync(connection, movement, cancellation);
+        if (along is null || result is PostResult.Refused) return result;
+        await using var batch = new NpgsqlBatch(connection);
+        foreach (var command in along()) batch.BatchCommands.Add(command);
+        await batch.ExecuteNonQueryAsync(cancellation);
+        return result;
+    }
+
+    private async Task<PostResult> MirrorAsync(
+        string transaction, Func<PostedTransaction, Movement> mirror, Func<IReadOnlyList<NpgsqlBatchCommand>>? along, CancellationToken cancellation)
     {
         var (result, account) = await Transact.RunAsync(dataSource, async connection =>
         {
@@ -105,7 +122,7 @@ public sealed class Corrections(NpgsqlDataSource dataSource)
                 return (new PostResult.Refused(LedgerRefusal.CorrectionUnsound, $"the ledger has no transaction {transaction}"), null);
             }
 
-            return (await Ledger.TryAsync(connection, mirror(of), cancellation), of.Account);
+            return (await PostAsync(connection, mirror(of), along, cancellation), of.Account);
         }, cancellation);
         if (result is PostResult.Posted && account is { } whose) hints.Tell(whose);
         return result;

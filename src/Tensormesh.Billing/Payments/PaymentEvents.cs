@@ -15,6 +15,9 @@ public enum PaymentEffect
     Declined,
     CardDetached,
     CustomerDeleted,
+    Refunded,
+    Disputed,
+    DisputeReversed,
     /// <summary>The company's books and ours disagree: see <see cref="MismatchKind"/>.</summary>
     Mismatch,
 }
@@ -41,12 +44,13 @@ public sealed class PaymentEvents(NpgsqlDataSource dataSource, IPaymentProvider 
     private readonly TimeProvider time = time;
     private readonly StandingHints hints = StandingHints.Of(dataSource);
     private readonly PaymentSettlement settlement = new(dataSource, provider, time);
+    private readonly PaymentReturns returns = new(dataSource, provider, time);
     private readonly PaymentMismatches mismatches = new(dataSource, provider, time);
 
     /// <summary>The types that mean something here; a company need send no others.</summary>
     public static readonly IReadOnlyList<string> Types =
     [
-        "payment_intent.succeeded", "payment_intent.payment_failed", "payment_method.detached", "customer.deleted", "charge.refunded",
+        "payment_intent.succeeded", "payment_intent.payment_failed", "payment_method.detached", "customer.deleted", "charge.refunded", "refund.failed",
         "charge.dispute.created", "charge.dispute.updated", "charge.dispute.closed", "charge.dispute.funds_withdrawn",
         "charge.dispute.funds_reinstated",
     ];
@@ -61,8 +65,9 @@ public sealed class PaymentEvents(NpgsqlDataSource dataSource, IPaymentProvider 
             "payment_intent.succeeded" or "payment_intent.payment_failed" => await settlement.SettleAsync(told.ObjectId, told, cancellation),
             "payment_method.detached" => await DetachAsync(told, cancellation),
             "customer.deleted" => await DeleteCustomerAsync(told, cancellation),
-            "charge.refunded" => await GoneBackAsync(told, MismatchKind.Refunded, cancellation),
-            _ => await GoneBackAsync(told, MismatchKind.Disputed, cancellation),
+            "charge.refunded" => await returns.RefundAsync(told, cancellation),
+            "refund.failed" => await RefundFailedAsync(told, cancellation),
+            _ => await returns.DisputeAsync(told, cancellation),
         };
     }
 
@@ -95,12 +100,9 @@ public sealed class PaymentEvents(NpgsqlDataSource dataSource, IPaymentProvider 
         return PaymentEffect.CustomerDeleted;
     }
 
-    /// <summary>
-    /// Money went back, or may. THE PLACE where a refund or a dispute would be posted to the ledger, in this same SQL transaction: until
-    /// there is a movement for it, it is an open mismatch that alarms.
-    /// </summary>
-    private Task<PaymentEffect> GoneBackAsync(PaymentEvent told, MismatchKind kind, CancellationToken cancellation)
-        => RecordAsync(told, PaymentEffect.Mismatch, [mismatches.Add(told.ObjectId, kind, told.Type)], cancellation);
+    /// <summary>The money is with us again, and whose it is now is for a person to say: the bank did not take it, perhaps for a closed account.</summary>
+    private Task<PaymentEffect> RefundFailedAsync(PaymentEvent told, CancellationToken cancellation)
+        => RecordAsync(told, PaymentEffect.Mismatch, [mismatches.Add(told.ObjectId, MismatchKind.Refunded, "the bank did not take it")], cancellation);
 
     private IEnumerable<NpgsqlBatchCommand> Detach((AccountId Account, string PaymentMethodId) held) =>
     [

@@ -15,9 +15,9 @@ public enum MismatchKind
     RefundedUnposted,
     /// <summary>The ledger has it, and there it did not succeed or is not known.</summary>
     NotPaid,
-    /// <summary>Money went back to the card.</summary>
+    /// <summary>Money went back to the card, and the ledger could not post it: it was spent before, for one.</summary>
     Refunded,
-    /// <summary>The holder of the card disputes the payment.</summary>
+    /// <summary>The card company took a payment back, and the ledger could not post it.</summary>
     Disputed,
 }
 
@@ -42,6 +42,11 @@ public sealed class PaymentMismatches(NpgsqlDataSource dataSource, IPaymentProvi
         "insert into payment_mismatch (provider, object_id, kind, detail, first_seen_at) values ($1, $2, $3, $4, $5) on conflict do nothing",
         Transact.Value(provider.Name), Transact.Value(objectId), Transact.Value(kind.ToString()), Transact.Value(detail),
         Transact.Value(time.GetUtcNow().ToLedgerTime()));
+
+    /// <summary>Goes into the SQL transaction that settles what was open.</summary>
+    internal NpgsqlBatchCommand Close(string objectId, MismatchKind kind) => Transact.Command(
+        "update payment_mismatch set resolved_at = $4 where provider = $1 and object_id = $2 and kind = $3 and resolved_at is null",
+        Transact.Value(provider.Name), Transact.Value(objectId), Transact.Value(kind.ToString()), Transact.Value(time.GetUtcNow().ToLedgerTime()));
 
     /// <summary>Closes what is open about a payment that agrees now; that money went back is another matter.</summary>
     internal Task AgreeAsync(string paymentIntentId, CancellationToken cancellation) => Transact.UseAsync(dataSource, async connection =>

@@ -78,6 +78,16 @@ public sealed record ProviderPayment(
 /// <param name="Received">In full, whatever went back since; zero where it is not in dollars.</param>
 public sealed record ProviderReceipt(string PaymentIntentId, Money Received);
 
+/// <summary>Money that went back to a card, or is on its way.</summary>
+public sealed record ProviderRefund(string RefundId, Money Amount);
+
+/// <summary>What went back of one charge; refunds that came to nothing are not among it.</summary>
+public sealed record ProviderRefunds(string? PaymentIntentId, string Currency, IReadOnlyList<ProviderRefund> Refunds);
+
+/// <summary>A payment that the holder of its card disputes, as the company has it now.</summary>
+/// <param name="IsTaken">The money is gone from us at this time. An inquiry takes none, and a dispute that we won has given it back.</param>
+public sealed record ProviderDispute(string DisputeId, string? PaymentIntentId, Money Amount, string Currency, bool IsTaken);
+
 /// <summary>The payment company could not be asked, or did not understand: nothing is known of what was asked.</summary>
 /// <param name="isTransient">Asking again later may help. Otherwise it is a fault of ours: a wrong key, a wrong request.</param>
 public sealed class PaymentProviderException(string message, bool isTransient, Exception? cause = null) : Exception(message, cause)
@@ -127,6 +137,12 @@ public interface IPaymentProvider
 
     /// <param name="key">The same key refunds once.</param>
     Task<RefundOutcome> RefundAsync(string paymentIntentId, Money amount, string key, CancellationToken cancellation);
+
+    /// <summary>Null when the company knows no such charge.</summary>
+    Task<ProviderRefunds?> FindRefundsAsync(string chargeId, CancellationToken cancellation);
+
+    /// <summary>Null when the company knows no such dispute.</summary>
+    Task<ProviderDispute?> FindDisputeAsync(string disputeId, CancellationToken cancellation);
 
     /// <summary>The payments whose money arrived at <paramref name="since"/> or later, as the company's books have it.</summary>
     IAsyncEnumerable<ProviderReceipt> ListPaidAsync(DateTimeOffset since, CancellationToken cancellation);

@@ -14,6 +14,7 @@ internal sealed class BillingAccountReconciler(
     private static readonly TimeSpan Refresh = TimeSpan.FromSeconds(30);
 
     private readonly ConcurrentDictionary<string, bool> low = new(StringComparer.Ordinal);
+    private readonly ConcurrentDictionary<string, CardNotice> cards = new(StringComparer.Ordinal);
 
     public async Task<DateTimeOffset?> ReconcileAsync(string name, CancellationToken cancellation)
     {
@@ -21,6 +22,7 @@ internal sealed class BillingAccountReconciler(
         {
             // The money stays in the ledger, and with it the account: a BillingAccount deleted by mistake is applied again and nothing is lost.
             if (low.TryRemove(name, out _)) CountLow();
+            if (cards.TryRemove(name, out _)) CountCards();
             return null;
         }
 
@@ -38,6 +40,7 @@ internal sealed class BillingAccountReconciler(
         var now = time.GetUtcNow();
         await ReportAsync(account, [.. Declared(standing, now)], standing, cancellation).ConfigureAwait(false);
         await WatchLowBalanceAsync(account, standing, now, cancellation).ConfigureAwait(false);
+        await WatchCardsAsync(account, standing, now, cancellation).ConfigureAwait(false);
         return standing.Intervals.Count > 0 ? now + Refresh : now + Decider.Resync;
     }
 
@@ -107,6 +110,38 @@ internal sealed class BillingAccountReconciler(
     }
 
     private void CountLow() => metrics.AccountsLow.Set(low.Values.Count(below => below));
+
+    private async Task WatchCardsAsync(BillingAccount account, Standing standing, DateTimeOffset now, CancellationToken cancellation)
+    {
+        var name = account.Metadata.Name;
+        CardNotice? before = cards.TryGetValue(name, out var known) ? known : null;
+        var notice = CardNotices.Of(standing.Cards, now);
+        cards[name] = notice;
+        CountCards();
+        if (!CardNotices.IsNews(before, notice)) return;
+        var (reason, message) = notice switch
+        {
+            CardNotice.Valid => ("CardValid", "A valid card is on file."),
+            CardNotice.Declined => ("CardDeclined", NoCard(standing, now)),
+            CardNotice.Expired => ("CardExpired", NoCard(standing, now)),
+            CardNotice.Missing => ("CardMissing", NoCard(standing, now)),
+            CardNotice.ExpiresInAMonth or CardNotice.ExpiresInAWeek or CardNotice.ExpiresInADay => ("CardExpiring", Expiring(standing)),
+        };
+        await events.RecordAsync(account, warning: notice != CardNotice.Valid, reason, message, cancellation).ConfigureAwait(false);
+    }
+
+    private string Expiring(Standing standing)
+    {
+        var card = standing.Cards.LastToExpire!;
+        return $"{card.Brand} ending {card.Last4}, the last valid card, is no longer valid from {standing.Cards.InvalidFrom:yyyy-MM-dd HH:mm} UTC on: from then nothing new can start, "
+            + $"and what runs stops at {standing.CardGraceEndsAt(policy):yyyy-MM-dd HH:mm} UTC; add another under Billing > Payment Methods.";
+    }
+
+    private void CountCards()
+    {
+        var counts = cards.Values.CountBy(notice => notice).ToDictionary();
+        foreach (var notice in Enum.GetValues<CardNotice>()) metrics.AccountsByCard.WithLabels(notice.ToString()).Set(counts.GetValueOrDefault(notice));
+    }
 
     private static BillingAccountSpec Copy(BillingAccountSpec spec) => new()
     {

@@ -41,6 +41,7 @@ internal sealed class OperatorMetrics
         UnmeteredGpus = Gauge("tensormesh_unmetered_gpus", "GPUs that pods hold and nobody is charged for, for longer than Tensormesh:AuditPatience, by the pods' namespace.", "namespace");
         RunsWithoutPod = Gauge("tensormesh_runs_without_pod", "Run intervals that are open, and whose pod is not in the cluster, for longer than Tensormesh:AuditPatience.");
         AccountsLow = Gauge("tensormesh_accounts_below_alert", "Accounts whose balance is below their own alert.");
+        AccountsByCard = Gauge("tensormesh_accounts_by_card", "Accounts by the state of their cards: Valid, the last valid one ExpiresInAMonth, ExpiresInAWeek or ExpiresInADay, Declined, Expired, Missing.", "state");
         EventsDropped = Counter("tensormesh_events_dropped_total", "Kubernetes Events that could not be written.");
     }
 
@@ -73,6 +74,7 @@ internal sealed class OperatorMetrics
     public Gauge UnmeteredGpus { get; }
     public Gauge RunsWithoutPod { get; }
     public Gauge AccountsLow { get; }
+    public Gauge AccountsByCard { get; }
     public Counter EventsDropped { get; }
 
     private void CountConnections()

@@ -36,6 +36,35 @@ public sealed partial class ReadingTests(OperatorFixture product) : OperatorTest
     }
 
     [Fact]
+    public async Task A_card_that_is_about_to_expire_and_one_that_has_are_told_in_events()
+    {
+        var team = await OpenTeamAsync("10.00");
+        await SeeEventAsync("CardValid", "A valid card is on file");
+        // To the end of this month, which is at most a month away.
+        var now = TimeProvider.System.GetUtcNow();
+        await SetExpiryAsync(now.Year, now.Month);
+        await SeeEventAsync("CardExpiring", "Visa ending 4242, the last valid card, is no longer valid from");
+        await SetExpiryAsync(2020, 1);
+        var expired = await SeeEventAsync("CardExpired", "No valid card is on file");
+        Assert.Equal("Warning", expired.Type);
+        Assert.Contains("tensormesh_accounts_by_card{state=\"Expired\"} ", await Product.MetricsAsync(), StringComparison.Ordinal);
+        var account = await Product.Accounts.ReadAsync<BillingAccount>(team.Account.Value, Ended);
+        Assert.Equal(("Expired", "False"), (account.Status!.Card, account.Status.Conditions!.Single(each => each.Type == "CardValid").Status));
+
+        async Task SetExpiryAsync(int year, int month)
+        {
+            await ExecuteAsync($"update payment_method set exp_year = {year}, exp_month = {month} where account = '{team.Account}'");
+            // Money that moves makes the operator look.
+            await GrantAsync(team.Account, "1.00");
+        }
+
+        async Task<Corev1Event> SeeEventAsync(string reason, string words) => (await Eventually.SeeAsync(
+            async () => (await Client.CoreV1.ListNamespacedEventAsync("default", fieldSelector: $"involvedObject.name={team.Account}", cancellationToken: Ended)).Items,
+            all => all.Any(each => each.Reason == reason), all => string.Join(", ", all.Select(each => $"{each.Reason}: {each.Message}"))))
+            .Single(each => each.Reason == reason && each.Message.Contains(words, StringComparison.Ordinal));
+    }
+
+    [Fact]
     public async Task Kubectl_shows_a_deployments_state_gpus_price_cost_and_reason_and_waits_for_it()
     {
         var team = await OpenTeamAsync("1000.00");
@@ -76,7 +105,7 @@ public sealed partial class ReadingTests(OperatorFixture product) : OperatorTest
             "tensormesh_gate_verdicts_total", "tensormesh_webhook_seconds", "tensormesh_suspensions_total",
                 "tensormesh_suspend_lateness_seconds",
             "tensormesh_gpu_charged_dollars_total", "tensormesh_usage_windows_total", "tensormesh_uncollected_dollars_total",
-            "tensormesh_settlement_lag_seconds", "tensormesh_ledger_up", "tensormesh_ledger_connections", "tensormesh_running_gpus", "tensormesh_accounts_below_alert",
+            "tensormesh_settlement_lag_seconds", "tensormesh_ledger_up", "tensormesh_ledger_connections", "tensormesh_running_gpus", "tensormesh_accounts_below_alert", "tensormesh_accounts_by_card",
             "tensormesh_events_dropped_total",
         ];
         Assert.All(names, name => Assert.Contains($"# TYPE {name} ", metrics, StringComparison.Ordinal));

@@ -164,20 +164,25 @@ public sealed class StripeWebhookTests(StripeServer server) : IClassFixture<Stri
     }
 
     [Fact]
-    public async Task A_refund_and_a_dispute_at_Stripe_are_recorded_and_alarm()
+    public async Task A_refund_and_a_dispute_at_Stripe_are_posted_to_the_ledger()
     {
-        var (_, customer, card) = await server.OpenAsync();
+        var (account, customer, card) = await server.OpenAsync();
         var payment = (await customer.TopUpAsync("20", card)).Ok().GetProperty("stripePaymentIntentId").GetString()!;
         server.Stripe.Books.Answer("POST", "/v1/refunds", new Dictionary<string, string> { ["payment_intent"] = payment, ["amount"] = "500" });
-        server.Stripe.Books.Dispute(payment);
         await Webhooks.DrainAsync();
-        var events = Webhooks.Events.Select(one => (Type: (string)one["type"]!, Id: (string)one["data"]!["object"]!["id"]!)).ToList();
-        var (refunded, disputed) = (events.Last(one => one.Type == "charge.refunded").Id, events.Last(one => one.Type == "charge.dispute.created").Id);
-        Assert.Equal("Refunded", await server.ScalarAsync<string>("select kind from payment_mismatch where object_id = $1", refunded));
-        Assert.Equal("Disputed", await server.ScalarAsync<string>("select kind from payment_mismatch where object_id = $1", disputed));
+        Assert.Equal(Money.Parse("15.00"), await server.BalanceAsync(account));
+        var dispute = server.Stripe.Books.Dispute(payment);
+        await Webhooks.DrainAsync();
+        Assert.Equal(Money.Zero, await server.BalanceAsync(account));
+        server.Stripe.Books.DecideDispute(dispute, isWon: true);
+        await Webhooks.DrainAsync();
+        Assert.Equal(Money.Parse("15.00"), await server.BalanceAsync(account));
+        var types = (await customer.GetAsync("/v1/billing/transactions")).Ok().GetProperty("transactions").EnumerateArray()
+            .Select(row => row.GetProperty("type").GetString());
+        Assert.Equal(["TRANSACTION_TYPE_DISPUTE_REVERSAL", "TRANSACTION_TYPE_DISPUTE", "TRANSACTION_TYPE_REFUND", "TRANSACTION_TYPE_TOP_UP"], types);
         using var http = new HttpClient();
         var metrics = await http.GetStringAsync(new Uri(server.MetricsAddress, "metrics"), Cancellation);
-        Assert.Contains("""tensormesh_payment_events_total{type="charge.refunded",effect="Mismatch"}""", metrics, StringComparison.Ordinal);
+        Assert.Contains("""tensormesh_payment_events_total{type="charge.refunded",effect="Refunded"}""", metrics, StringComparison.Ordinal);
         Assert.Contains("tensormesh_payment_mismatches ", metrics, StringComparison.Ordinal);
         Assert.DoesNotContain(payment, metrics, StringComparison.Ordinal);
     }

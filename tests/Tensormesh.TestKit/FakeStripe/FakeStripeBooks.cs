@@ -40,6 +40,7 @@ public sealed class FakeStripeBooks(TimeProvider time, Action<string, JsonObject
     /// <summary>In the order in which they were made.</summary>
     private readonly List<JsonObject> payments = [];
     private readonly List<JsonObject> refunds = [];
+    private readonly Dictionary<string, JsonObject> disputes = new(StringComparer.Ordinal);
     private readonly List<JsonObject> balance = [];
     private int ids;
 
@@ -119,20 +120,38 @@ public sealed class FakeStripeBooks(TimeProvider time, Action<string, JsonObject
         }
     }
 
-    /// <summary>The holder of the card disputes the payment.</summary>
-    public void Dispute(string paymentIntentId)
+    /// <summary>The holder of the card disputes what is left of the payment, or only asks about it, which takes nothing. Returns the dispute's id.</summary>
+    public string Dispute(string paymentIntentId, bool isInquiry = false)
     {
         lock (gate)
         {
             var charge = charges[Text(payments.Single(one => Text(one, "id") == paymentIntentId), "latest_charge")!];
             charge["disputed"] = true;
-            emit("charge.dispute.created", new JsonObject
+            var dispute = New("dp", "dispute");
+            (dispute["charge"], dispute["payment_intent"], dispute["currency"]) = (Text(charge, "id"), paymentIntentId, Text(charge, "currency"));
+            (dispute["amount"], dispute["status"]) = (Number(charge, "amount") - Number(charge, "amount_refunded"), isInquiry ? "warning_needs_response" : "needs_response");
+            dispute["balance_transactions"] = new JsonArray();
+            disputes.Add(Text(dispute, "id")!, dispute);
+            if (!isInquiry) MoveForDispute(dispute, -Number(dispute, "amount"));
+            emit("charge.dispute.created", Copy(dispute));
+            return Text(dispute, "id")!;
+        }
+    }
+
+    /// <summary>The card company has decided it. What we win comes back.</summary>
+    public void DecideDispute(string disputeId, bool isWon)
+    {
+        lock (gate)
+        {
+            var dispute = disputes[disputeId];
+            dispute["status"] = isWon ? "won" : "lost";
+            if (isWon)
             {
-                ["id"] = NewId("dp"),
-                ["object"] = "dispute",
-                ["charge"] = Text(charge, "id"),
-                ["amount"] = Number(charge, "amount"),
-            });
+                MoveForDispute(dispute, Number(dispute, "amount"));
+                emit("charge.dispute.funds_reinstated", Copy(dispute));
+            }
+
+            emit("charge.dispute.closed", Copy(dispute));
         }
     }
 
@@ -159,6 +178,9 @@ public sealed class FakeStripeBooks(TimeProvider time, Action<string, JsonObject
                     Found(payments.Find(one => Text(one, "id") == id), "payment_intent", id, form),
                 ("POST", ["v1", "payment_intents", var id, "confirm"]) => Confirm(id, form),
                 ("POST", ["v1", "refunds"]) => Refund(form),
+                ("GET", ["v1", "refunds"]) => Page([.. refunds.Where(one => Text(one, "charge") == form["charge"])], form),
+                ("GET", ["v1", "charges", var id]) => Found(charges.GetValueOrDefault(id), "charge", id),
+                ("GET", ["v1", "disputes", var id]) => Found(disputes.GetValueOrDefault(id), "dispute", id),
                 ("GET", ["v1", "balance_transactions"]) => Page(Recent(balance, form), form),
                 _ => FakeStripeAnswer.Error(404, "invalid_request_error", null, $"Unrecognized request URL ({method}: {path})."),
             };
@@ -359,6 +381,12 @@ public sealed class FakeStripeBooks(TimeProvider time, Action<string, JsonObject
         ["card"] = new JsonObject { ["brand"] = card.Brand, ["last4"] = card.Last4, ["exp_month"] = card.Month, ["exp_year"] = card.Year },
     };
 
+    private void MoveForDispute(JsonObject dispute, long cents)
+    {
+        AddToBalance("adjustment", Text(dispute, "id")!, cents);
+        ((JsonArray)dispute["balance_transactions"]!).Add(Copy(balance[^1]));
+    }
+
     private void AddToBalance(string type, string source, long cents)
     {
         var entry = New("txn", "balance_transaction");
@@ -396,7 +424,9 @@ public sealed class FakeStripeBooks(TimeProvider time, Action<string, JsonObject
         {
             if (form is null || !form.Any(pair => pair.Key.StartsWith("expand", StringComparison.Ordinal) && pair.Value.Split('.')[^1] == name)) continue;
             if (Text(copy, name) is not { } id) continue;
-            copy[name] = charges.TryGetValue(id, out var charge) ? Copy(charge) : Copy(refunds.Find(one => Text(one, "id") == id)!);
+            copy[name] = charges.TryGetValue(id, out var charge) || disputes.TryGetValue(id, out charge)
+                ? Copy(charge)
+                : Copy(refunds.Find(one => Text(one, "id") == id)!);
         }
 
         return copy;

@@ -81,6 +81,10 @@ public sealed class SandboxPaymentProvider : IPaymentProvider
     public Task<RefundOutcome> RefundAsync(string paymentIntentId, Money amount, string key, CancellationToken cancellation)
         => Task.FromResult<RefundOutcome>(new RefundOutcome.Refunded("re_" + Hash($"{paymentIntentId}\n{key}"), Pending: false));
 
+    public Task<ProviderRefunds?> FindRefundsAsync(string chargeId, CancellationToken cancellation) => Task.FromResult<ProviderRefunds?>(null);
+
+    public Task<ProviderDispute?> FindDisputeAsync(string disputeId, CancellationToken cancellation) => Task.FromResult<ProviderDispute?>(null);
+
     public async IAsyncEnumerable<ProviderReceipt> ListPaidAsync(
         DateTimeOffset since, [System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken cancellation)
     {

@@ -190,6 +190,28 @@ public sealed class StripePaymentProvider : IPaymentProvider, IDisposable
             }
         }, cancellation);
 
+    public Task<ProviderRefunds?> FindRefundsAsync(string chargeId, CancellationToken cancellation) => AskAsync(async () =>
+    {
+        if (await FoundAsync(() => api.Charges.GetAsync(chargeId, cancellationToken: cancellation)) is not { } charge) return null;
+        var refunds = new List<ProviderRefund>();
+        var list = new RefundListOptions { Charge = chargeId, Limit = PageSize };
+        await foreach (var refund in api.Refunds.ListAutoPagingAsync(list, cancellationToken: cancellation))
+        {
+            if (refund.Status is not ("failed" or "canceled")) refunds.Add(new(refund.Id, StripeAmounts.FromCents(refund.Amount)));
+        }
+
+        // Oldest first, as they happened.
+        refunds.Reverse();
+        return new ProviderRefunds(charge.PaymentIntentId, charge.Currency, refunds);
+    }, cancellation);
+
+    public Task<ProviderDispute?> FindDisputeAsync(string disputeId, CancellationToken cancellation) => AskAsync(async () =>
+        await FoundAsync(() => api.Disputes.GetAsync(disputeId, cancellationToken: cancellation)) is { } dispute
+            ? new ProviderDispute(
+                dispute.Id, dispute.PaymentIntentId, StripeAmounts.FromCents(dispute.Amount), dispute.Currency,
+                IsTaken: dispute.BalanceTransactions?.Sum(entry => entry.Amount) < 0)
+            : null, cancellation);
+
     public async IAsyncEnumerable<ProviderReceipt> ListPaidAsync(DateTimeOffset since, [EnumeratorCancellation] CancellationToken cancellation)
     {
         string? after = null;

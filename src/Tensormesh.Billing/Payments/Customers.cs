@@ -10,6 +10,7 @@ public sealed class Customers(NpgsqlDataSource dataSource, IPaymentProvider prov
     private readonly NpgsqlDataSource dataSource = dataSource;
     private readonly IPaymentProvider provider = provider;
     private readonly TimeProvider time = time;
+    private readonly StandingHints hints = StandingHints.Of(dataSource);
 
     /// <summary>
     /// The account's customer. The payment company makes one for each number only, so that two at once get the same, and so does whoever
@@ -41,6 +42,51 @@ public sealed class Customers(NpgsqlDataSource dataSource, IPaymentProvider prov
         }, cancellation);
         return await FindAsync(account, cancellation)
             ?? throw new PaymentProviderException($"customer {created} of account {account} was deleted while it was made", isTransient: true);
+    }
+
+    /// <summary>
+    /// Does something with the account's customer. One that was deleted over there without our hearing of it is forgotten, and it is done again
+    /// with the next.
+    /// </summary>
+    internal async Task<T> WithAsync<T>(AccountId account, Func<CustomerId, Task<T>> work, CancellationToken cancellation)
+    {
+        var customer = await OpenAsync(account, cancellation);
+        try
+        {
+            return await work(customer);
+        }
+        catch (CustomerGoneException)
+        {
+            await ForgetAsync(customer, null, cancellation);
+            return await work(await OpenAsync(account, cancellation));
+        }
+    }
+
+    /// <summary>Its cards went with it. Payments of a customer that is gone are still credited: its row stays.</summary>
+    /// <param name="told">Recorded in the same SQL transaction; null when no event told.</param>
+    internal async Task ForgetAsync(CustomerId customer, PaymentEvent? told, CancellationToken cancellation)
+    {
+        var account = await FindAccountAsync(customer, cancellation);
+        await Transact.RunAsync(dataSource, async connection =>
+        {
+            await using var batch = new NpgsqlBatch(connection);
+            var now = time.GetUtcNow().ToLedgerTime();
+            if (account is { } owner)
+            {
+                batch.BatchCommands.Add(Transact.Command(PaymentMethods.LockAccount, Transact.Value(owner.Value)));
+                batch.BatchCommands.Add(Transact.Command(
+                    "update payment_method set detached_at = greatest($3, attached_at), is_default = false where account = $1 and provider = $2 and detached_at is null "
+                        + "and exists (select from payment_customer c where c.provider = $2 and c.customer_id = $4 and c.deleted_at is null)",
+                    Transact.Value(owner.Value), Transact.Value(provider.Name), Transact.Value(now), Transact.Value(customer.Value)));
+            }
+
+            batch.BatchCommands.Add(Transact.Command(
+                "update payment_customer set deleted_at = $3 where provider = $1 and customer_id = $2 and deleted_at is null",
+                Transact.Value(provider.Name), Transact.Value(customer.Value), Transact.Value(now)));
+            if (told is not null) batch.BatchCommands.Add(told.Record(PaymentEffect.CustomerDeleted, time));
+            return await batch.ExecuteNonQueryAsync(cancellation);
+        }, cancellation);
+        if (account is { } whose) hints.Tell(whose);
     }
 
     /// <summary>Null when none was made yet.</summary>

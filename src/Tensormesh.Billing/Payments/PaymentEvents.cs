@@ -44,6 +44,7 @@ public sealed class PaymentEvents(NpgsqlDataSource dataSource, IPaymentProvider 
     private readonly TimeProvider time = time;
     private readonly StandingHints hints = StandingHints.Of(dataSource);
     private readonly PaymentSettlement settlement = new(dataSource, provider, time);
+    private readonly Customers customers = new(dataSource, provider, time);
     private readonly PaymentReturns returns = new(dataSource, provider, time);
     private readonly PaymentMismatches mismatches = new(dataSource, provider, time);
 
@@ -74,29 +75,17 @@ public sealed class PaymentEvents(NpgsqlDataSource dataSource, IPaymentProvider 
     private async Task<PaymentEffect> DetachAsync(PaymentEvent told, CancellationToken cancellation)
     {
         if (await provider.IsAttachedAsync(told.ObjectId, cancellation)) return await RecordAsync(told, PaymentEffect.Outdated, [], cancellation);
-        var holders = await HoldersAsync("payment_method_id = $2", told.ObjectId, cancellation);
+        var holders = await HoldersAsync(told.ObjectId, cancellation);
         await RecordAsync(told, PaymentEffect.CardDetached, holders.SelectMany(Detach), cancellation);
         foreach (var (account, _) in holders) hints.Tell(account);
         return PaymentEffect.CardDetached;
     }
 
-    /// <summary>Its cards went with it. Payments of a customer that is gone are still credited: its row stays.</summary>
     private async Task<PaymentEffect> DeleteCustomerAsync(PaymentEvent told, CancellationToken cancellation)
     {
         var customer = new CustomerId(told.ObjectId);
         if (await provider.HasCustomerAsync(customer, cancellation)) return await RecordAsync(told, PaymentEffect.Outdated, [], cancellation);
-        var holders = await HoldersAsync(
-            "account = (select account from payment_customer where provider = $1 and customer_id = $2 and deleted_at is null)", told.ObjectId,
-            cancellation);
-        await RecordAsync(
-            told, PaymentEffect.CustomerDeleted,
-            [
-                .. holders.SelectMany(Detach),
-                Transact.Command(
-                    "update payment_customer set deleted_at = $3 where provider = $1 and customer_id = $2 and deleted_at is null",
-                    Transact.Value(provider.Name), Transact.Value(customer.Value), Transact.Value(time.GetUtcNow().ToLedgerTime())),
-            ], cancellation);
-        foreach (var account in holders.Select(holder => holder.Account).Distinct()) hints.Tell(account);
+        await customers.ForgetAsync(customer, told, cancellation);
         return PaymentEffect.CustomerDeleted;
     }
 
@@ -112,14 +101,14 @@ public sealed class PaymentEvents(NpgsqlDataSource dataSource, IPaymentProvider 
             Transact.Value(time.GetUtcNow().ToLedgerTime())),
     ];
 
-    private Task<List<(AccountId Account, string PaymentMethodId)>> HoldersAsync(string which, string id, CancellationToken cancellation)
+    private Task<List<(AccountId Account, string PaymentMethodId)>> HoldersAsync(string paymentMethodId, CancellationToken cancellation)
         => Transact.UseAsync(dataSource, async connection =>
         {
             await using var find = new NpgsqlCommand(
-                $"select account, payment_method_id from payment_method where provider = $1 and detached_at is null and {which} order by 1, 2",
+                "select account, payment_method_id from payment_method where provider = $1 and detached_at is null and payment_method_id = $2 order by 1, 2",
                 connection);
             find.Parameters.Add(Transact.Value(provider.Name));
-            find.Parameters.Add(Transact.Value(id));
+            find.Parameters.Add(Transact.Value(paymentMethodId));
             await using var reader = await find.ExecuteReaderAsync(cancellation);
             var holders = new List<(AccountId, string)>();
             while (await reader.ReadAsync(cancellation)) holders.Add((new(reader.GetString(0)), reader.GetString(1)));

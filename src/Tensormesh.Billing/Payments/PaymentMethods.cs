@@ -27,7 +27,7 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
     public async Task<CardSetup?> BeginSetupAsync(AccountId account, string key, CancellationToken cancellation)
         => await ListAsync(account, cancellation) is null
         ? null
-        : await provider.BeginCardSetupAsync(await customers.OpenAsync(account, cancellation), key, cancellation);
+        : await customers.WithAsync(account, customer => provider.BeginCardSetupAsync(customer, key, cancellation), cancellation);
 
     /// <summary>
     /// The first card becomes the default. The payment company is asked before anything is locked. Attaching a test token twice may make two
@@ -43,9 +43,8 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
         if (new Card(card.PaymentMethodId, card.Brand, card.Last4, card.ExpMonth, card.ExpYear, IsDefault: false, now)
             .ExpiresAt <= now) return AttachResult.CardExpired;
 
-        var customer = await customers.OpenAsync(account, cancellation);
         ProviderCard found;
-        switch (await provider.AttachCardAsync(customer, paymentMethodId, cancellation))
+        switch (await customers.WithAsync(account, customer => provider.AttachCardAsync(customer, paymentMethodId, cancellation), cancellation))
         {
             case CardAttachment.Attached attached:
                 found = attached.Card;
@@ -94,8 +93,40 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
     public async Task<bool> MakeDefaultAsync(AccountId account, string paymentMethodId, CancellationToken cancellation)
     {
         if (await ListAsync(account, cancellation) is not { } cards || cards.All(card => card.PaymentMethodId != paymentMethodId)) return false;
-        await provider.MakeDefaultAsync(await customers.OpenAsync(account, cancellation), paymentMethodId, cancellation);
+        var customer = await customers.OpenAsync(account, cancellation);
+        try
+        {
+            await provider.MakeDefaultAsync(customer, paymentMethodId, cancellation);
+        }
+        catch (CustomerGoneException)
+        {
+            await customers.ForgetAsync(customer, null, cancellation);
+            return false;
+        }
+
         return await RecordDefaultAsync(account, paymentMethodId, cancellation);
+    }
+
+    /// <summary>
+    /// Takes off file what other payment companies knew, after a change of the company: it cannot be charged any more, so that it is no valid
+    /// card. Idempotent.
+    /// </summary>
+    /// <returns>How many cards went.</returns>
+    public async Task<int> RetireOthersAsync(CancellationToken cancellation)
+    {
+        var accounts = await Transact.RunAsync(dataSource, async connection =>
+        {
+            await using var retire = new NpgsqlCommand(
+                "update payment_method set detached_at = greatest($2, attached_at), is_default = false where provider <> $1 and detached_at is null "
+                    + "returning account", connection)
+            { Parameters = { Transact.Value(provider.Name), Transact.Value(time.GetUtcNow().ToLedgerTime()) } };
+            await using var reader = await retire.ExecuteReaderAsync(cancellation);
+            var retired = new List<AccountId>();
+            while (await reader.ReadAsync(cancellation)) retired.Add(new(reader.GetString(0)));
+            return retired;
+        }, cancellation);
+        foreach (var account in accounts.Distinct()) hints.Tell(account);
+        return accounts.Count;
     }
 
     private Task<bool> RecordDefaultAsync(AccountId account, string paymentMethodId, CancellationToken cancellation)

@@ -95,9 +95,14 @@ public sealed class PaymentProviderException(string message, bool isTransient, E
     public bool IsTransient { get; } = isTransient;
 }
 
+/// <summary>The customer was deleted over there: nothing was done, and nothing can be under it any more.</summary>
+public sealed class CustomerGoneException(CustomerId customer, Exception cause)
+    : Exception($"the payment company no longer knows customer {customer}", cause);
+
 /// <summary>
 /// The payment company. Two implementations: Stripe and the sandbox. Every call but <see cref="ChargeAsync"/>, which has an outcome for
-/// it, throws <see cref="PaymentProviderException"/> when the company cannot be asked.
+/// it, throws <see cref="PaymentProviderException"/> when the company cannot be asked. What is asked of a customer that was deleted throws
+/// <see cref="CustomerGoneException"/>.
 /// </summary>
 public interface IPaymentProvider
 {

@@ -108,7 +108,15 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
             var charge = new Charge(
                 TopUpId.Of(account, idempotencyKey), account, customer, attempt.PaymentMethodId, attempt.Amount, mode);
             if (!isNew && await provider.FindChargeAsync(charge, attempt.BegunAt, cancellation) is { } found) return found.Outcome;
-            return await provider.ChargeAsync(charge, cancellation);
+            try
+            {
+                return await provider.ChargeAsync(charge, cancellation);
+            }
+            catch (CustomerGoneException)
+            {
+                await customers.ForgetAsync(customer, null, cancellation);
+                return new PaymentOutcome.Declined("card_gone", "The payment company no longer has this card. Add it again under Billing > Payment Methods.");
+            }
         }
         catch (PaymentProviderException lost) when (lost.IsTransient)
         {

@@ -7,11 +7,12 @@ namespace Tensormesh.Web;
 /// <see cref="PaymentReconciliation"/>), so that no leader is needed.
 /// </summary>
 internal sealed class PaymentReconciler(
-    PaymentReconciliation reconciliation, PaymentMismatches mismatches, WebSettings settings, WebMetrics metrics, TimeProvider time,
+    PaymentReconciliation reconciliation, PaymentMismatches mismatches, PaymentMethods cards, WebSettings settings, WebMetrics metrics, TimeProvider time,
     ILogger<PaymentReconciler> log) : BackgroundService
 {
     private readonly PaymentReconciliation reconciliation = reconciliation;
     private readonly PaymentMismatches mismatches = mismatches;
+    private readonly PaymentMethods cards = cards;
     private readonly TimeSpan every = ((PaymentSettings.Stripe)settings.Payments).ReconcileEvery;
     private readonly WebMetrics metrics = metrics;
     private readonly TimeProvider time = time;
@@ -37,6 +38,8 @@ internal sealed class PaymentReconciler(
 
     private async Task CompareAsync(CancellationToken cancellation)
     {
+        // What is left of the sandbox, after a change to Stripe.
+        if (await cards.RetireOthersAsync(cancellation) is > 0 and var retired) PaymentLog.Retired(log, retired);
         if (await reconciliation.CompareAsync(cancellation) is not { } comparison)
         {
             // Another server is at it; what it has found counts here too, because the gauge of any of them may be the one that is read.
@@ -67,6 +70,9 @@ internal static partial class PaymentLog
 
     [LoggerMessage(Level = LogLevel.Error, Message = "Stripe and the ledger disagree about {Count} payments: see payment_mismatch where resolved_at is null")]
     public static partial void Disagrees(ILogger log, long count);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Count} cards of another payment company are no longer on file: Stripe does not know them")]
+    public static partial void Retired(ILogger log, int count);
 
     [LoggerMessage(Level = LogLevel.Debug, Message = "Compared {Count} payments with Stripe")]
     public static partial void Compared(ILogger log, int count);

@@ -24,7 +24,10 @@ internal abstract record PaymentSettings
     /// <exception cref="SettingsException">A setting is missing or wrong.</exception>
     public static PaymentSettings Read(IConfiguration configuration)
     {
-        var provider = WebSettings.Text(configuration, $"{Group}:Provider") ?? nameof(Sandbox);
+        // Left out by mistake where people sign in for real, anybody could add balance with a test card.
+        var provider = WebSettings.Text(configuration, $"{Group}:Provider") ?? (WebSettings.Text(configuration, "Tensormesh:Authority") is null
+            ? nameof(Sandbox)
+            : throw new SettingsException($"{Names}Provider is not set: write Stripe, or Sandbox if every payment is to be play money"));
         if (provider == nameof(Sandbox))
         {
             // A key that is given and not used would be found out by customers whose payments are play money.

@@ -52,6 +52,48 @@ public sealed class StripePaymentsTests(PostgresFixture postgres) : StripeTest(p
     }
 
     [Fact]
+    public async Task A_customer_that_was_deleted_at_Stripe_without_our_hearing_of_it_is_replaced_when_it_is_next_needed()
+    {
+        var card = await OpenWithCardAsync(Acme);
+        var first = await Customers.OpenAsync(Acme, Cancellation);
+        Stripe.Books.DeleteCustomer(first.Value);
+        // No event came. The card went with the customer, and nobody is charged.
+        Assert.Equal("card_gone", Assert.IsType<TopUpResult.Declined>(await TopUpAsync(card)).Code);
+        Assert.Equal((Money.Zero, 0), (await PostedAsync(), Stripe.Books.SucceededPayments));
+        Assert.Empty((await Cards.ListAsync(Acme, Cancellation))!);
+
+        var other = await EnterCardAsync(Acme, "pm_card_visa");
+        var second = await Customers.OpenAsync(Acme, Cancellation);
+        Assert.NotEqual(first, second);
+        Assert.IsType<TopUpResult.Credited>(await TopUpAsync(other, key: "again"));
+        Stripe.Books.DeleteCustomer(second.Value);
+        Assert.False(await Cards.MakeDefaultAsync(Acme, other, Cancellation));
+        Assert.Empty((await Cards.ListAsync(Acme, Cancellation))!);
+
+        await Customers.OpenAsync(Acme, Cancellation);
+        Stripe.Books.DeleteCustomer((await Customers.OpenAsync(Acme, Cancellation)).Value);
+        Assert.Equal(AttachResult.Attached, await Cards.AttachAsync(Acme, "pm_card_amex", Cancellation));
+        Stripe.Books.DeleteCustomer((await Customers.OpenAsync(Acme, Cancellation)).Value);
+        Assert.NotNull(await Cards.BeginSetupAsync(Acme, "after", Cancellation));
+        // Told of at last, it changes nothing any more.
+        Assert.Equal(PaymentEffect.CustomerDeleted, await Events.HandleAsync(new("stripe", "evt_1", "customer.deleted", first.Value), Cancellation));
+        Assert.Equal(5L, await ScalarAsync<long>("select count(*) from payment_customer"));
+    }
+
+    [Fact]
+    public async Task Cards_of_the_sandbox_are_no_longer_on_file_once_payments_go_to_Stripe()
+    {
+        await DeclareAsync(Acme);
+        var sandbox = new PaymentMethods(Database, new SandboxPaymentProvider(), Time);
+        Assert.Equal(AttachResult.Attached, await sandbox.AttachAsync(Acme, "pm_card_visa", Cancellation));
+        var card = await OpenWithCardAsync(Beta);
+        Assert.Equal(1, await Cards.RetireOthersAsync(Cancellation));
+        Assert.Equal(0, await Cards.RetireOthersAsync(Cancellation));
+        Assert.Equal(CardState.Missing, (await StandingAsync()).Cards.StateAt(Time.GetUtcNow()));
+        Assert.Equal(card, Assert.Single((await Cards.ListAsync(Beta, Cancellation))!).PaymentMethodId);
+    }
+
+    [Fact]
     public async Task A_setup_asked_for_twice_with_one_key_is_one()
     {
         await DeclareAsync(Acme);

@@ -180,6 +180,7 @@ public sealed class AccessTests(WebServer server)
     [InlineData("both", "Tensormesh:DevelopmentSigningKey=0123456789012345678901234567890123456789;Tensormesh:Authority=https://id.example.com")]
     [InlineData("8 bytes", "Tensormesh:DevelopmentSigningKey=tooshort")]
     [InlineData("https://", "Tensormesh:Authority=http://id.example.com")]
+    [InlineData("Provider is not set", "Tensormesh:Authority=https://id.example.com")]
     [InlineData("MetricsUrl", "Tensormesh:Authority=https://id.example.com;Tensormesh:MetricsUrl=9464")]
     [InlineData("MigrateOnStart", "Tensormesh:Authority=https://id.example.com;Tensormesh:MigrateOnStart=perhaps")]
     [InlineData("RequestBurst", "Tensormesh:Authority=https://id.example.com;Tensormesh:RequestBurst=-1")]

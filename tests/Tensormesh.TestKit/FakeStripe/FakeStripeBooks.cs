@@ -252,6 +252,7 @@ public sealed class FakeStripeBooks(TimeProvider time, Action<string, JsonObject
     private FakeStripeAnswer CreateSetup(IReadOnlyDictionary<string, string> form)
     {
         if (Removed(form) is { } refused) return refused;
+        if (customers.GetValueOrDefault(form["customer"])?.ContainsKey("deleted") != false) return FakeStripeAnswer.Missing("customer", form["customer"], "customer");
         var setup = New("seti", "setup_intent");
         setup["client_secret"] = $"{Text(setup, "id")}_secret_{Guid.NewGuid():n}";
         (setup["customer"], setup["usage"], setup["status"], setup["payment_method"]) = (form["customer"], form["usage"], "requires_payment_method", null);

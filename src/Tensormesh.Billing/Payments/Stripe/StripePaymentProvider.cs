@@ -55,7 +55,7 @@ public sealed class StripePaymentProvider : IPaymentProvider, IDisposable
     public Task<bool> HasCustomerAsync(CustomerId customer, CancellationToken cancellation) => AskAsync(async () =>
         await FoundAsync(() => api.Customers.GetAsync(customer.Value, cancellationToken: cancellation)) is { Deleted: not true }, cancellation);
 
-    public Task<CardSetup> BeginCardSetupAsync(CustomerId customer, string key, CancellationToken cancellation) => AskAsync(async () =>
+    public Task<CardSetup> BeginCardSetupAsync(CustomerId customer, string key, CancellationToken cancellation) => AskOfAsync(customer, async () =>
     {
         var create = new SetupIntentCreateOptions { Customer = customer.Value, Usage = "off_session", AllowedPaymentMethodTypes = [Card] };
         var setup = await api.SetupIntents.CreateAsync(create, Once($"setup/{customer}/{key}"), cancellation);
@@ -66,7 +66,7 @@ public sealed class StripePaymentProvider : IPaymentProvider, IDisposable
         await FindAsync(paymentMethodId, cancellation) is { Card: { } } found ? Describe(found) : null, cancellation);
 
     public Task<CardAttachment> AttachCardAsync(CustomerId customer, string paymentMethodId, CancellationToken cancellation)
-        => AskAsync<CardAttachment>(async () =>
+        => AskOfAsync<CardAttachment>(customer, async () =>
         {
             var found = await FindAsync(paymentMethodId, cancellation);
             if (found is not { Card: { } } || (found.CustomerId is { } owner && owner != customer.Value)) return new CardAttachment.Unknown();
@@ -93,8 +93,8 @@ public sealed class StripePaymentProvider : IPaymentProvider, IDisposable
         }, cancellation);
 
     /// <summary>Without a key of its own: making A, then B, then A the default again must not be taken for a repetition.</summary>
-    public Task MakeDefaultAsync(CustomerId customer, string paymentMethodId, CancellationToken cancellation) => AskAsync(
-        () => api.Customers.UpdateAsync(customer.Value, new CustomerUpdateOptions
+    public Task MakeDefaultAsync(CustomerId customer, string paymentMethodId, CancellationToken cancellation) => AskOfAsync(
+        customer, () => api.Customers.UpdateAsync(customer.Value, new CustomerUpdateOptions
         {
             InvoiceSettings = new CustomerInvoiceSettingsOptions { DefaultPaymentMethod = paymentMethodId },
         }, cancellationToken: cancellation), cancellation);
@@ -126,7 +126,7 @@ public sealed class StripePaymentProvider : IPaymentProvider, IDisposable
         };
         try
         {
-            return Outcome(await AskAsync(() => api.PaymentIntents.CreateAsync(create, Once($"topup/{charge.Id}"), cancellation), cancellation));
+            return Outcome(await AskOfAsync(charge.Customer, () => api.PaymentIntents.CreateAsync(create, Once($"topup/{charge.Id}"), cancellation), cancellation));
         }
         catch (StripeException refused) when (refused.StripeError is { Type: ErrorType.Card } error)
         {
@@ -270,6 +270,20 @@ public sealed class StripePaymentProvider : IPaymentProvider, IDisposable
             || (lost is OperationCanceledException && !cancellation.IsCancellationRequested))
         {
             throw new PaymentProviderException($"Stripe did not answer: {lost.Message}", isTransient: true, lost);
+        }
+    }
+
+    /// <summary>The same, of a customer that may have been deleted over there.</summary>
+    private static async Task<T> AskOfAsync<T>(CustomerId customer, Func<Task<T>> ask, CancellationToken cancellation)
+    {
+        try
+        {
+            return await AskAsync(ask, cancellation);
+        }
+        catch (PaymentProviderException refused) when (refused.InnerException is StripeException { StripeError: { Code: ErrorCode.Missing } error }
+            && error.Message?.Contains($"'{customer}'", StringComparison.Ordinal) == true)
+        {
+            throw new CustomerGoneException(customer, refused);
         }
     }
 

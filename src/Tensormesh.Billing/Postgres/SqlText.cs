@@ -16,10 +16,13 @@ internal static class SqlText
     public static readonly string DeclareAccount = Read("Sql/declare_account.sql");
     public static readonly string CurrentPrices = Read("Sql/current_prices.sql");
     public static readonly string ListTransactions = Read("Sql/list_transactions.sql");
+    public static readonly string ReadTransaction = Read("Sql/read_transaction.sql");
     public static readonly string ListCreditPostings = Read("Sql/list_credit_postings.sql");
     public static readonly string FindDueGrants = Read("Sql/find_due_grants.sql");
     public static readonly string ListRunsWithCharges = Read("Sql/list_runs_with_charges.sql");
     public static readonly string SpendingSummary = Read("Sql/spending_summary.sql");
+    public static readonly string CompareSpending = Read("Sql/compare_spending.sql");
+    public static readonly string SpendingHistory = Read("Sql/spending_history.sql");
     public static readonly string AttachPaymentMethod = Read("Sql/attach_payment_method.sql");
     public static readonly string DetachPaymentMethod = Read("Sql/detach_payment_method.sql");
     public static readonly string RefuseTopUp = Read("Sql/refuse_top_up.sql");

@@ -37,6 +37,8 @@ public sealed class LedgerVerifier(NpgsqlDataSource dataSource)
 
         difference ??= await walk.RestAsync(connection, accounts, cancellation);
         if (difference is null) progress($"{walk.Sealed + walk.Unsealed} transactions balance, and give the balances of {accounts.Rows.Count} ledger accounts");
+        difference ??= await SpendingAsync(connection, cancellation);
+        if (difference is null) progress("what reports add up is what was posted");
         var runs = 0L;
         if (difference is null) (difference, runs) = await RunsAsync(connection, progress, cancellation);
         return new VerifyReport(walk.Sealed + walk.Unsealed, walk.Seals, walk.Position, walk.Unsealed, accounts.Rows.Count, runs, difference);
@@ -48,6 +50,17 @@ public sealed class LedgerVerifier(NpgsqlDataSource dataSource)
         await using var command = new NpgsqlCommand("set transaction read only", connection);
         await command.ExecuteNonQueryAsync(cancellation);
         return snapshot;
+    }
+
+    private static async Task<LedgerDifference?> SpendingAsync(NpgsqlConnection connection, CancellationToken cancellation)
+    {
+        await using var command = new NpgsqlCommand(SqlText.CompareSpending, connection) { CommandTimeout = 0 };
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        if (!await reader.ReadAsync(cancellation)) return null;
+        var (account, bucket, type) = (reader.GetString(0), reader.GetFieldValue<DateTimeOffset>(1), reader.GetString(2));
+        return new(
+            $"spending of {account} by {type} in the quarter of an hour after {bucket:O}", Nanos(reader.GetDecimal(3)),
+            reader.IsDBNull(4) ? "none" : Nanos(reader.GetInt64(4)));
     }
 
     private static async Task<(LedgerDifference? Difference, long Runs)> RunsAsync(

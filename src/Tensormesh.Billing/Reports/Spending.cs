@@ -1,3 +1,4 @@
+using System.Data;
 using Npgsql;
 
 namespace Tensormesh.Billing;
@@ -7,7 +8,25 @@ namespace Tensormesh.Billing;
 /// <param name="MonthToDate">Since the month began in the account's own time zone.</param>
 public sealed record SpendingSummary(Money Last24Hours, Money Last7Days, Money Last30Days, Money MonthToDate);
 
-/// <summary>Spending reports from the ledger.</summary>
+/// <summary>The calendar of an account: days and months of its own time zone, whatever their length. Settled usage only.</summary>
+/// <param name="Today">Since today began.</param>
+/// <param name="LastWeek">The seven days before today.</param>
+/// <param name="LastMonth">The month before this one, from its first day to its last.</param>
+/// <param name="NextBillingAt">The first instant of the next month.</param>
+public sealed record CalendarSpending(Money Today, Money LastWeek, Money LastMonth, Money MonthToDate, DateTimeOffset NextBillingAt);
+
+/// <summary>An account at one instant, all of it from one snapshot of the ledger.</summary>
+/// <param name="Accrued">Cost since the last settlement: part of today's and of this month's, and in neither of <paramref name="Spending"/>'s yet.</param>
+public sealed record AccountOverview(Standing Standing, CalendarSpending Spending, Money Accrued, DateTimeOffset At);
+
+/// <summary>One day in the account's time zone.</summary>
+/// <param name="StartsAt">Its first instant.</param>
+public sealed record SpendingDay(DateTimeOffset StartsAt, Money Gpu, Money Serverless)
+{
+    public Money Total => Gpu + Serverless;
+}
+
+/// <summary>Spending reports, from sums that are kept in the SQL transaction of each post: as exact as the ledger, at every instant.</summary>
 public sealed class Spending(NpgsqlDataSource dataSource)
 {
     private readonly NpgsqlDataSource dataSource = dataSource;
@@ -17,11 +36,54 @@ public sealed class Spending(NpgsqlDataSource dataSource)
     public Task<SpendingSummary?> SummaryAsync(AccountId account, DateTimeOffset now, CancellationToken cancellation)
         => Transact.UseAsync<SpendingSummary?>(dataSource, async connection =>
         {
-            await using var command = new NpgsqlCommand(SqlText.SpendingSummary, connection);
-            command.Parameters.Add(Transact.Value(account.Value));
-            command.Parameters.Add(Transact.Value(now.ToLedgerTime()));
-            await using var reader = await command.ExecuteReaderAsync(cancellation);
-            if (!await reader.ReadAsync(cancellation)) return null;
-            return new(new(reader.GetInt64(0)), new(reader.GetInt64(1)), new(reader.GetInt64(2)), new(reader.GetInt64(3)));
+            await using var batch = new NpgsqlBatch(connection) { BatchCommands = { Summary(account, now) } };
+            await using var reader = await batch.ExecuteReaderAsync(cancellation);
+            return await reader.ReadAsync(cancellation)
+                ? new SpendingSummary(new(reader.GetInt64(0)), new(reader.GetInt64(1)), new(reader.GetInt64(2)), new(reader.GetInt64(3)))
+                : null;
         }, cancellation);
+
+    /// <summary>Null when the ledger knows no such account.</summary>
+    public Task<AccountOverview?> OverviewAsync(AccountId account, DateTimeOffset now, CancellationToken cancellation)
+        => Transact.UseAsync<AccountOverview?>(dataSource, async connection =>
+        {
+            // A settlement between the two statements would be counted twice, or not at all.
+            await using var snapshot = await connection.BeginTransactionAsync(IsolationLevel.RepeatableRead, cancellation);
+            await using var batch = new NpgsqlBatch(connection) { BatchCommands = { Summary(account, now), StandingReader.Command(account, null) } };
+            await using var reader = await batch.ExecuteReaderAsync(cancellation);
+            if (!await reader.ReadAsync(cancellation)) return null;
+            var spending = new CalendarSpending(
+                new(reader.GetInt64(4)), new(reader.GetInt64(5)), new(reader.GetInt64(6)), new(reader.GetInt64(3)), reader.GetFieldValue<DateTimeOffset>(7));
+            await reader.NextResultAsync(cancellation);
+            return await StandingReader.ReadAsync(reader, account, default, cancellation) is { Account: var standing }
+                ? new AccountOverview(standing, spending, standing.Accrued(now), now)
+                : null;
+        }, cancellation);
+
+    /// <summary>Each of the account's last days, today last; days without spending too. Settled usage only.</summary>
+    /// <param name="days">1 to 366.</param>
+    /// <returns>Null when the ledger knows no such account.</returns>
+    public Task<IReadOnlyList<SpendingDay>?> HistoryAsync(AccountId account, DateTimeOffset now, int days, CancellationToken cancellation)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(days, 1);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(days, 366);
+        return Transact.UseAsync<IReadOnlyList<SpendingDay>?>(dataSource, async connection =>
+        {
+            await using var command = new NpgsqlCommand(SqlText.SpendingHistory, connection)
+            {
+                Parameters = { Transact.Value(account.Value), Transact.Value(now.ToLedgerTime()), Transact.Value(days) },
+            };
+            await using var reader = await command.ExecuteReaderAsync(cancellation);
+            var history = new List<SpendingDay>();
+            while (await reader.ReadAsync(cancellation))
+            {
+                history.Add(new(reader.GetFieldValue<DateTimeOffset>(0), new(reader.GetInt64(1)), new(reader.GetInt64(2))));
+            }
+
+            return history.Count == 0 ? null : history;
+        }, cancellation);
+    }
+
+    private static NpgsqlBatchCommand Summary(AccountId account, DateTimeOffset now)
+        => Transact.Command(SqlText.SpendingSummary, Transact.Value(account.Value), Transact.Value(now.ToLedgerTime()));
 }

@@ -20,12 +20,26 @@ internal sealed partial class AccountLookup(Accounts accounts, Spending spending
         ? spending.SummaryAsync(account, time.GetUtcNow(), cancellation)
         : Task.FromResult<SpendingSummary?>(null);
 
+    /// <summary>Null when the ledger knows no such account.</summary>
+    public Task<AccountOverview?> FindOverviewAsync(AccountId account, CancellationToken cancellation) =>
+        AccountName().IsMatch(account.Value)
+        ? spending.OverviewAsync(account, time.GetUtcNow(), cancellation)
+        : Task.FromResult<AccountOverview?>(null);
+
+    /// <summary>Null when the ledger knows no such account.</summary>
+    public Task<IReadOnlyList<SpendingDay>?> FindHistoryAsync(AccountId account, int days, CancellationToken cancellation) =>
+        AccountName().IsMatch(account.Value)
+        ? spending.HistoryAsync(account, time.GetUtcNow(), days, cancellation)
+        : Task.FromResult<IReadOnlyList<SpendingDay>?>(null);
+
     /// <summary>
     /// What is left after everything accrued up to now. Accrued cost alone never shows a balance below zero: charging stops at the
     /// instant of exhaustion, also where the operator is a moment late in recording it.
     /// </summary>
-    public Money BalanceOf(Standing standing) =>
-        Money.Max(standing.Posted - standing.Accrued(time.GetUtcNow()), Money.Min(standing.Posted, Money.Zero));
+    public Money BalanceOf(Standing standing) => BalanceOf(standing, standing.Accrued(time.GetUtcNow()));
+
+    /// <inheritdoc cref="BalanceOf(Standing)"/>
+    public static Money BalanceOf(Standing standing, Money accrued) => Money.Max(standing.Posted - accrued, Money.Min(standing.Posted, Money.Zero));
 
     /// <summary>A Kubernetes object name: the name of a BillingAccount.</summary>
     [GeneratedRegex(@"\A[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\z", RegexOptions.CultureInvariant)]

@@ -1,5 +1,7 @@
+using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 using Tensormesh.Billing;
 
 namespace Tensormesh.Web;
@@ -9,13 +11,22 @@ internal static class BillingApi
 {
     public const int DefaultPageSize = 20;
     public const int LargestPageSize = 100;
+    private static readonly string[] InstantFormats =
+        ["yyyy-MM-dd'T'HH:mm:sszzz", "yyyy-MM-dd'T'HH:mm:ss.FFFFFFFzzz", "yyyy-MM-dd'T'HH:mm:ss'Z'", "yyyy-MM-dd'T'HH:mm:ss.FFFFFFF'Z'"];
+
+    /// <summary>A month of any length, and today.</summary>
+    public const int HistoryDays = 31;
 
     public static void MapBillingApi(this IEndpointRouteBuilder routes)
     {
         var billing = routes.MapGroup("/v1/billing").WithTags("billing");
         billing.MapGet("/balance", GetBalanceAsync).Produces<BalanceAnswer>();
         billing.MapGet("/transactions", ListTransactionsAsync).Produces<TransactionsAnswer>();
+        billing.MapGet("/transactions/{transactionId}", GetTransactionAsync).Produces<TransactionDetailJson>();
         billing.MapGet("/spending/summary", GetSpendingAsync).Produces<SpendingAnswer>();
+        billing.MapGet("/spending/history", GetHistoryAsync).Produces<SpendingHistoryAnswer>();
+        // Ours: what the Billing page opens with.
+        billing.MapGet("/overview", GetOverviewAsync).Produces<OverviewAnswer>();
         billing.MapGet("/gpu-pricing", ListGpuPricingAsync).Produces<GpuPricingAnswer>();
     }
 
@@ -30,8 +41,8 @@ internal static class BillingApi
 
     /// <summary>Newest first. A page asks for one row more than it shows, so that the last page is known to be the last.</summary>
     private static async Task<IResult> ListTransactionsAsync(
-        string? userId, string? pageSize, string? pageToken, Caller caller, AccountLookup accounts, Transactions transactions,
-        CancellationToken cancellation)
+        string? userId, string? pageSize, string? pageToken, string? type, string? from, string? until, Caller caller, AccountLookup accounts,
+        Transactions transactions, CancellationToken cancellation)
     {
         if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
         if (!TryReadPageSize(pageSize, out var size))
@@ -40,13 +51,25 @@ internal static class BillingApi
                 $"pageSize must be a whole number from 1 to {LargestPageSize}; left out or 0, it is {DefaultPageSize}.");
         }
 
-        if (!PageToken.TryRead(pageToken, account, out var before)) return Problem.BadPageToken();
+        if (!TryReadFilter(type, from, until, out var filter, out refusal)) return refusal;
+        var query = $"{type}/{filter.From:O}/{filter.Until:O}";
+        if (!PageToken.TryRead(pageToken, account, query, out var before)) return Problem.BadPageToken();
         if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account);
 
-        var rows = await transactions.ListAsync(account, before, size + 1, cancellation);
+        var rows = await transactions.ListAsync(account, before, size + 1, cancellation, filter);
         var page = rows.Take(size).ToArray();
-        var next = rows.Count > size ? PageToken.Write(page[^1].Position, account) : "";
+        var next = rows.Count > size ? PageToken.Write(page[^1].Position, account, query) : "";
         return TypedResults.Ok(new TransactionsAnswer([.. page.Select(TransactionJson.From)], next));
+    }
+
+    private static async Task<IResult> GetTransactionAsync(
+        string transactionId, string? userId, Caller caller, AccountLookup accounts, Transactions transactions, CancellationToken cancellation)
+    {
+        if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
+        if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account);
+        return await transactions.FindAsync(account, transactionId, cancellation) is { } found
+            ? TypedResults.Ok(TransactionDetailJson.From(found))
+            : Problem.TransactionUnknown(transactionId);
     }
 
     private static async Task<IResult> GetSpendingAsync(string? userId, Caller caller, AccountLookup accounts,
@@ -55,6 +78,22 @@ internal static class BillingApi
         if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
         return await accounts.FindSpendingAsync(account, cancellation) is { } spending
             ? TypedResults.Ok(SpendingAnswer.From(spending))
+            : Problem.AccountUnknown(account);
+    }
+
+    private static async Task<IResult> GetHistoryAsync(string? userId, Caller caller, AccountLookup accounts, CancellationToken cancellation)
+    {
+        if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
+        return await accounts.FindHistoryAsync(account, HistoryDays, cancellation) is { } days
+            ? TypedResults.Ok(new SpendingHistoryAnswer([.. days.Select(SpendingBucketJson.From)]))
+            : Problem.AccountUnknown(account);
+    }
+
+    private static async Task<IResult> GetOverviewAsync(string? userId, Caller caller, AccountLookup accounts, CancellationToken cancellation)
+    {
+        if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
+        return await accounts.FindOverviewAsync(account, cancellation) is { } overview
+            ? TypedResults.Ok(OverviewAnswer.From(overview))
             : Problem.AccountUnknown(account);
     }
 
@@ -85,6 +124,39 @@ internal static class BillingApi
             .OrderBy(price => price.GpuType, StringComparer.Ordinal).ThenBy(price => price.GpuProduct, StringComparer.Ordinal)]));
     }
 
+    private static bool TryReadFilter(
+        string? type, string? from, string? until, out TransactionFilter filter, [NotNullWhen(false)] out Problem? refusal)
+    {
+        filter = new();
+        var types = Enum.GetValues<MovementType>().Where(each => Wire.EnumName(TransactionJson.TypePrefix, each.ToString()) == type).ToArray();
+        if (!string.IsNullOrEmpty(type) && types.Length == 0)
+        {
+            var known = string.Join(", ", Enum.GetValues<MovementType>().Select(each => Wire.EnumName(TransactionJson.TypePrefix, each.ToString())));
+            refusal = Problem.Invalid("type", $"'{type}' is no type of transaction: use one of {known}, or leave it out.");
+            return false;
+        }
+
+        if (!TryReadInstant(from, "from", out var first, out refusal) || !TryReadInstant(until, "until", out var end, out refusal)) return false;
+        if (first >= end) refusal = Problem.Invalid("until", "'until' is the first instant after the period: it must be later than 'from'.");
+        filter = new(types.Length == 0 ? null : types, first, end);
+        return refusal is null;
+    }
+
+    private static bool TryReadInstant(string? text, string field, out DateTimeOffset? instant, [NotNullWhen(false)] out Problem? refusal)
+    {
+        (instant, refusal) = (null, null);
+        if (string.IsNullOrEmpty(text)) return true;
+        // Years that every calendar here can count with, and a little to spare on both sides.
+        if (DateTimeOffset.TryParseExact(text, InstantFormats, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal, out var read) && read.Year is >= 2000 and <= 9000)
+        {
+            instant = read.ToUniversalTime();
+            return true;
+        }
+
+        refusal = Problem.Invalid(field, $"'{field}' must be an instant with its offset, such as 2026-03-01T00:00:00Z, from the year 2000 on.");
+        return false;
+    }
+
     /// <summary>A size above the largest is served as the largest, as list methods of this family of APIs do.</summary>
     private static bool TryReadPageSize(string? text, out int size)
     {
@@ -105,6 +177,48 @@ internal sealed record SpendingAnswer(MoneyJson Spend24h, MoneyJson Spend7d, Mon
         new(MoneyJson.From(summary.Last24Hours), MoneyJson.From(summary.Last7Days), MoneyJson.From(summary.Last30Days));
 }
 
+/// <summary>The last month by the day, today last. Settled usage only; days without spending too.</summary>
+internal sealed record SpendingHistoryAnswer(IReadOnlyList<SpendingBucketJson> Buckets);
+
+/// <param name="BucketStart">The first instant of the day in the account's time zone.</param>
+/// <param name="CostSaving">What a cheaper price for cached tokens saved; GPU time has no such price.</param>
+/// <param name="GpuAmount">Ours, not in the public API: what of it was GPU time. The rest was serverless.</param>
+internal sealed record SpendingBucketJson(DateTime BucketStart, MoneyJson Amount, MoneyJson CostSaving, MoneyJson GpuAmount)
+{
+    public static SpendingBucketJson From(SpendingDay day) => new(
+        day.StartsAt.UtcDateTime, MoneyJson.From(day.Total), MoneyJson.From(Money.Zero), MoneyJson.From(day.Gpu));
+}
+
+/// <summary>An account at one instant: every amount is of that instant, what accrued since the last settlement included.</summary>
+/// <param name="Balance">What is left.</param>
+/// <param name="Held">What of it is set aside for deployments that may run.</param>
+/// <param name="Available">The rest, which a new deployment may claim; never below zero here.</param>
+/// <param name="ExhaustsAt">When the balance is used up as things run now; left out while nothing runs.</param>
+internal sealed record OverviewAnswer(
+    DateTime AsOf, string TimeZone, MoneyJson Balance, MoneyJson Held, MoneyJson Available, MoneyJson BurnPerHour, CurrentBillingJson CurrentBilling,
+    SpendingOverviewJson Spending)
+{
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] public DateTime? ExhaustsAt { get; init; }
+
+    public static OverviewAnswer From(AccountOverview overview)
+    {
+        var (standing, spending, accrued) = (overview.Standing, overview.Spending, Money.Min(overview.Accrued, overview.Standing.Posted));
+        return new(
+            overview.At.UtcDateTime, standing.Policy.TimeZone, MoneyJson.From(AccountLookup.BalanceOf(standing, overview.Accrued)),
+            MoneyJson.From(standing.Held(overview.At)), MoneyJson.From(Money.Max(Money.Zero, standing.Available(overview.At))),
+            MoneyJson.From(standing.BurnPerHour), new(MoneyJson.From(spending.MonthToDate + accrued), spending.NextBillingAt.UtcDateTime),
+            new(MoneyJson.From(spending.Today + accrued), MoneyJson.From(spending.LastWeek), MoneyJson.From(spending.LastMonth)))
+        {
+            ExhaustsAt = standing.ExhaustsAt?.UtcDateTime,
+        };
+    }
+}
+
+internal sealed record CurrentBillingJson(MoneyJson MonthToDate, DateTime NextBillingAt);
+
+/// <summary>Today so far, the seven days before it, and the month before this one, in the account's time zone.</summary>
+internal sealed record SpendingOverviewJson(MoneyJson Today, MoneyJson LastWeek, MoneyJson LastMonth);
+
 /// <param name="NextPageToken">Empty on the last page.</param>
 internal sealed record TransactionsAnswer(IReadOnlyList<TransactionJson> Transactions, string NextPageToken);
 
@@ -116,6 +230,7 @@ internal sealed record TransactionJson(
     string TransactionId, string StripePaymentIntentId, string PaymentMethodId, DateTime CreatedAt, MoneyJson Amount, string Description,
         string Status, string Type, JsonElement Details)
 {
+    public const string TypePrefix = "TRANSACTION_TYPE";
     /// <summary>The ledger holds only what has happened: there is no pending row and no failed one.</summary>
     private const string Succeeded = "TRANSACTION_STATUS_SUCCEEDED";
 
@@ -129,8 +244,18 @@ internal sealed record TransactionJson(
         MoneyJson.From(row.Amount),
         row.Description,
         Succeeded,
-        Wire.EnumName("TRANSACTION_TYPE", row.Type),
+        Wire.EnumName(TypePrefix, row.Type),
         string.IsNullOrEmpty(row.Details) ? NoDetails : JsonElement.Parse(row.Details));
+}
+
+/// <summary>A transaction as the list has it, and what it has to do with others.</summary>
+/// <param name="EffectiveAt">For when it is: the end of a usage window.</param>
+/// <param name="Corrects">The transaction that it takes back, whole or in part; empty for most.</param>
+/// <param name="CorrectedBy">The transactions that take it back.</param>
+internal sealed record TransactionDetailJson(TransactionJson Transaction, DateTime EffectiveAt, string Corrects, IReadOnlyList<string> CorrectedBy)
+{
+    public static TransactionDetailJson From(TransactionDetail detail) => new(
+        TransactionJson.From(detail.Transaction), detail.EffectiveAt.UtcDateTime, detail.Corrects ?? "", detail.CorrectedBy);
 }
 
 internal sealed record GpuPricingAnswer(IReadOnlyList<GpuPriceJson> Pricing);

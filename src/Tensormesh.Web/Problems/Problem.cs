@@ -32,8 +32,8 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
     public static Problem BadRequest(string detail) => new(400, "bad-request", "The request cannot be read", detail);
 
     public static Problem BadPageToken() => new(400, "bad-page-token", "The page token is not valid",
-        "This pageToken was not given out for this account. Use nextPageToken of the page before as it came, or omit pageToken to start "
-            + "from the newest.", "pageToken");
+        "This pageToken was not given out for this account and this filter. Use nextPageToken of the page before as it came, with the same "
+            + "parameters, or omit pageToken to start from the newest.", "pageToken");
 
     public static Problem Unauthenticated(string why) => new(401, "unauthenticated", "A token is needed",
         $"{why} Send 'Authorization: Bearer <access token>' with a token that is valid now.");
@@ -48,6 +48,9 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
     public static Problem AccountUnknown(AccountId account, string? field = null) => new(404, "account-unknown", "No such account",
         $"The ledger knows no account '{account}'. Apply a BillingAccount of that name (kubectl apply) and try again in a few seconds.",
             field);
+
+    public static Problem TransactionUnknown(string transactionId) => new(404, "transaction-unknown", "No such transaction",
+        $"The account has no transaction '{transactionId}'. GET /v1/billing/transactions lists those that it has.");
 
     public static Problem PaymentMethodNotAttached(string paymentMethodId) => new(404, "payment-method-not-attached", "Not on file",
         $"Payment method '{paymentMethodId}' is not on file for this account. GET /v1/billing/stripe/customers/payment-methods lists "

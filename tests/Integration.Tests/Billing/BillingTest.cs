@@ -161,6 +161,12 @@ public abstract class BillingTest(PostgresFixture postgres) : IAsyncLifetime
         Assert.Equal(0m, await ScalarAsync<decimal>("select coalesce(sum(balance), 0) from v_trial_balance"));
         Assert.Equal(0L, await ScalarAsync<long>("select count(*) from v_trial_balance where difference_to_projection <> 0"));
         Assert.Equal(0L, await ScalarAsync<long>("select count(*) from ledger_balance where amount_nanos < 0"));
+        // What reports add up is what was posted.
+        await using (var compare = Database.CreateCommand(SqlText.CompareSpending))
+        {
+            Assert.Null(await compare.ExecuteScalarAsync(Cancellation));
+        }
+
         // What runs were charged in all is what the ledger moved for them.
         Assert.Equal(0m, await ScalarAsync<decimal>(
             """

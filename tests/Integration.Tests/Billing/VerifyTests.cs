@@ -58,6 +58,18 @@ public sealed class VerifyTests(PostgresFixture postgres) : BillingTest(postgres
     public async Task An_empty_ledger_is_sound()
         => Assert.Equal((0L, null), ((await VerifyAsync()).Transactions, (await VerifyAsync()).Difference));
 
+    [Theory]
+    [InlineData("update spending_bucket set amount_nanos = amount_nanos + 1 where bucket = (select min(bucket) from spending_bucket)", "1 nanos more")]
+    [InlineData("delete from spending_bucket where bucket = (select min(bucket) from spending_bucket)", "none")]
+    public async Task A_sum_that_reports_add_up_is_changed(string tamper, string found)
+    {
+        var difference = await FirstDifferenceAsync("spending_bucket", tamper);
+        Assert.Equal(
+            ("spending of customer:acme by GpuUsage in the quarter of an hour after 2026-03-01T12:00:00.0000000+00:00", "833333333 nanos"),
+            (difference.What, difference.Expected));
+        Assert.Equal(found == "none" ? "none" : "833333334 nanos", difference.Found);
+    }
+
     private async Task<string> NameAsync(int position)
         => $"transaction {await ScalarAsync<string>($"select id from ledger_transaction where position = {position}")} at position {position}";
 

@@ -110,6 +110,8 @@ public sealed class AccessTests(WebServer server)
     [InlineData("GET", "/v1/billing/balance?userId={0}", null)]
     [InlineData("GET", "/v1/billing/transactions?userId={0}", null)]
     [InlineData("GET", "/v1/billing/spending/summary?userId={0}", null)]
+    [InlineData("GET", "/v1/billing/spending/history?userId={0}", null)]
+    [InlineData("GET", "/v1/billing/overview?userId={0}", null)]
     [InlineData("GET", "/v1/billing/stripe/customers?userId={0}", null)]
     [InlineData("GET", "/v1/billing/stripe/customers/payment-methods?userId={0}", null)]
     [InlineData("DELETE", "/v1/billing/stripe/customers/payment-methods/pm_card_visa?userId={0}", null)]

@@ -99,6 +99,25 @@ public sealed class MoneyRoutesTests(WebServer server)
         Assert.Equal("job", row.GetProperty("details").GetProperty("deploymentName").GetString());
         const string eight = """{"currencyCode":"USD","units":"8","nanos":0}""";
         (await customer.GetAsync("/v1/billing/spending/summary")).IsExactly($$"""{"spend24h":{{eight}},"spend7d":{{eight}},"spend30d":{{eight}}}""");
+
+        var overview = (await customer.GetAsync("/v1/billing/overview")).Ok();
+        Assert.Equal(
+            ["asOf", "timeZone", "balance", "held", "available", "burnPerHour", "currentBilling", "spending", "exhaustsAt"],
+            overview.EnumerateObject().Select(member => member.Name));
+        Assert.Equal(eight, overview.GetProperty("burnPerHour").GetRawText());
+        // What accrued since is on both sides: nothing is lost in between.
+        Assert.Equal(100_000_000_000, Nanos(overview.GetProperty("balance")) + Nanos(overview.GetProperty("currentBilling").GetProperty("monthToDate")));
+        Assert.Equal("UTC", overview.GetProperty("timeZone").GetString());
+        Assert.Equal(1, overview.GetProperty("currentBilling").GetProperty("nextBillingAt").GetDateTime().Day);
+        Assert.Equal(["today", "lastWeek", "lastMonth"], overview.GetProperty("spending").EnumerateObject().Select(member => member.Name));
+
+        var buckets = (await customer.GetAsync("/v1/billing/spending/history")).Ok().GetProperty("buckets").EnumerateArray().ToList();
+        Assert.Equal(31, buckets.Count);
+        Assert.Equal(8_000_000_000, buckets.Sum(bucket => Nanos(bucket.GetProperty("amount"))));
+        Assert.All(buckets, bucket => Assert.Equal(["bucketStart", "amount", "costSaving", "gpuAmount"], bucket.EnumerateObject().Select(member => member.Name)));
+
+        static long Nanos(JsonElement money) => long.Parse(money.GetProperty("units").GetString()!, CultureInfo.InvariantCulture) * 1_000_000_000
+            + money.GetProperty("nanos").GetInt32();
     }
 
     [Fact]
@@ -208,6 +227,55 @@ public sealed class MoneyRoutesTests(WebServer server)
         Assert.Equal(2, second.GetProperty("transactions").GetArrayLength());
         Assert.Equal("", second.GetProperty("nextPageToken").GetString());
     }
+
+    [Fact]
+    public async Task Transactions_are_filtered_by_type_and_period_and_shown_one_by_one()
+    {
+        var account = await server.OpenAccountAsync();
+        var customer = server.As(account);
+        (await customer.AttachAsync("pm_card_visa")).Ok();
+        foreach (var units in (string[])["1", "2", "3"]) (await customer.TopUpAsync(units)).Ok();
+        (await admin.AddBalanceAsync(account, "4")).Ok();
+        const string topUps = "/v1/billing/transactions?type=TRANSACTION_TYPE_TOP_UP";
+        var first = (await customer.GetAsync($"{topUps}&pageSize=2")).Ok();
+        Assert.Equal([3L, 2L], first.GetProperty("transactions").EnumerateArray().Select(UnitsOf));
+        var token = first.GetProperty("nextPageToken").GetString();
+        Assert.Equal([1L], (await customer.GetAsync($"{topUps}&pageSize=2&pageToken={token}")).Ok().GetProperty("transactions").EnumerateArray().Select(UnitsOf));
+        // A token is good for its own filter only.
+        foreach (var other in (string[])["/v1/billing/transactions?", "/v1/billing/transactions?type=TRANSACTION_TYPE_CREDIT_GRANT&", $"{topUps}&from=2026-01-01T00:00:00Z&"])
+        {
+            (await customer.GetAsync($"{other}&pageToken={token}")).Problem(HttpStatusCode.BadRequest, "bad-page-token", "pageToken");
+        }
+
+        var rows = await AllTransactionsAsync(account);
+        var (newest, oldest) = (rows[0], rows[^1]);
+        var since = newest.GetProperty("createdAt").GetString();
+        Assert.Equal([4L], (await customer.GetAsync($"/v1/billing/transactions?from={since}")).Ok().GetProperty("transactions").EnumerateArray().Select(UnitsOf));
+        Assert.Equal([3L, 2L, 1L], (await customer.GetAsync($"/v1/billing/transactions?until={since}")).Ok().GetProperty("transactions").EnumerateArray().Select(UnitsOf));
+
+        var id = oldest.GetProperty("transactionId").GetString();
+        var detail = (await customer.GetAsync($"/v1/billing/transactions/{id}")).Ok();
+        Assert.Equal(["transaction", "effectiveAt", "corrects", "correctedBy"], detail.EnumerateObject().Select(member => member.Name));
+        Assert.Equal(oldest.GetRawText(), detail.GetProperty("transaction").GetRawText());
+        foreach (var unknown in (string[])["txn_none", "%20", Guid.NewGuid().ToString()])
+        {
+            (await customer.GetAsync($"/v1/billing/transactions/{unknown}")).Problem(HttpStatusCode.NotFound, "transaction-unknown");
+        }
+
+        // Another's is no more there than one that never was.
+        (await server.As(await server.OpenAccountAsync()).GetAsync($"/v1/billing/transactions/{id}")).Problem(HttpStatusCode.NotFound, "transaction-unknown");
+    }
+
+    [Theory]
+    [InlineData("type=TOP_UP", "type")]
+    [InlineData("from=yesterday", "from")]
+    [InlineData("from=2026-03-01", "from")]
+    [InlineData("until=2026-03-01T00:00:00", "until")]
+    [InlineData("until=0001-01-01T00:00:00Z", "until")]
+    [InlineData("from=2026-03-02T00:00:00Z&until=2026-03-02T00:00:00Z", "until")]
+    [InlineData("from=2026-03-02T00:00:00Z&until=2026-03-02T01:00:00%2B02:00", "until")]
+    public async Task A_filter_that_is_wrong_is_a_problem(string query, string field)
+        => (await server.As(await server.OpenAccountAsync()).GetAsync($"/v1/billing/transactions?{query}")).Problem(HttpStatusCode.BadRequest, "invalid-field", field);
 
     private async Task<IReadOnlyList<JsonElement>> AllTransactionsAsync(string account) =>
         [.. (await server.As(account).GetAsync("/v1/billing/transactions?pageSize=100")).Ok().GetProperty("transactions").EnumerateArray()];

@@ -7,8 +7,8 @@ select s.threshold_nanos, s.amount_nanos, s.daily_cap_nanos, s.monthly_cap_nanos
 from account a
 left join auto_top_up s on s.account = a.id
 cross join lateral (
-  select date_trunc('day', $2 at time zone a.time_zone) at time zone a.time_zone as day,
-    date_trunc('month', $2 at time zone a.time_zone) at time zone a.time_zone as month) began
+  select day_start(($2 at time zone a.time_zone)::date, a.time_zone) as day,
+    day_start(date_trunc('month', $2 at time zone a.time_zone)::date, a.time_zone) as month) began
 cross join lateral (
   select sum(t.amount_nanos) filter (where t.begun_at >= began.day) as today, sum(t.amount_nanos) as this_month
   from auto_top_up_attempt t

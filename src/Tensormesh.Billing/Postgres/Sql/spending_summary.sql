@@ -1,15 +1,21 @@
--- What an account spent, by the end of each usage window, less corrections and credits for faulty GPUs. $1: account, $2: now.
+-- What an account spent, by the end of each usage window, less corrections and credits for faulty GPUs: rolling sums, then the calendar of
+-- the account's own time zone. $1: account, $2: now.
 select
-  coalesce(-sum(t.amount) filter (where t.effective_at > $2 - interval '24 hours'), 0)::bigint,
-  coalesce(-sum(t.amount) filter (where t.effective_at > $2 - interval '7 days'), 0)::bigint,
-  coalesce(-sum(t.amount) filter (where t.effective_at > $2 - interval '30 days'), 0)::bigint,
-  coalesce(-sum(t.amount) filter (where t.effective_at > date_trunc('month', $2 at time zone a.time_zone) at time zone a.time_zone), 0)::bigint
-from account a
-join ledger_account l on l.account = a.id
-left join lateral (
-  select t.effective_at, (select sum(e.amount) from unnest(t.accounts, t.amounts) as e(account, amount) where e.account = l.id) as amount
-  from ledger_transaction t
-  where t.customer = l.id and t.type in ('GpuUsage', 'GpuUsageCorrection', 'GpuFaultCredit', 'ServerlessUsage')
-    and t.effective_at <= $2 and t.effective_at > $2 - interval '32 days') t on true
-where a.id = $1
-group by a.id
+  spent(c.customer, $2 - interval '24 hours', $2, spending_types()),
+  spent(c.customer, $2 - interval '7 days', $2, spending_types()),
+  spent(c.customer, $2 - interval '30 days', $2, spending_types()),
+  spent(c.customer, c.month, $2, spending_types()),
+  spent(c.customer, c.today, $2, spending_types()),
+  spent(c.customer, c.week_ago, c.today, spending_types()),
+  spent(c.customer, c.month_before, c.month, spending_types()),
+  c.next_month
+from (
+  select l.id as customer, day_start(d.today, a.time_zone) as today, day_start(d.today - 7, a.time_zone) as week_ago,
+    day_start(d.month, a.time_zone) as month, day_start((d.month - interval '1 month')::date, a.time_zone) as month_before,
+    day_start((d.month + interval '1 month')::date, a.time_zone) as next_month
+  from account a
+  join ledger_account l on l.account = a.id
+  cross join lateral (
+    select ($2 at time zone a.time_zone)::date as today, date_trunc('month', $2 at time zone a.time_zone)::date as month) d
+  where a.id = $1
+  offset 0) c

@@ -40,6 +40,8 @@ public static class BillingServices
         services.AddSingleton<RunIntervals>();
         services.AddSingleton<Transactions>();
         services.AddSingleton<Spending>();
+        services.AddSingleton<Statements>();
+        services.AddSingleton<Exports>();
         services.AddSingleton<Customers>();
         services.AddSingleton<PaymentEvents>();
         services.AddSingleton<PaymentMethods>();

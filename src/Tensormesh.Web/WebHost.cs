@@ -73,6 +73,7 @@ internal static class WebHost
         web.MapHealthApi();
         web.MapProfileApi();
         web.MapBillingApi();
+        web.MapReportsApi();
         web.MapPaymentsApi();
         web.MapAutoTopUpApi();
         if (settings.Payments is PaymentSettings.Stripe) web.MapStripeWebhooks();

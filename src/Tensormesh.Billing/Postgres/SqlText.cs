@@ -21,6 +21,11 @@ internal static class SqlText
     public static readonly string FindDueGrants = Read("Sql/find_due_grants.sql");
     public static readonly string ListRunsWithCharges = Read("Sql/list_runs_with_charges.sql");
     public static readonly string SpendingSummary = Read("Sql/spending_summary.sql");
+    public static readonly string SumStatement = Read("Sql/sum_statement.sql");
+    public static readonly string InsertStatement = Read("Sql/insert_statement.sql");
+    public static readonly string ListStatements = Read("Sql/list_statements.sql");
+    public static readonly string ExportTransactions = Read("Sql/export_transactions.sql");
+    public static readonly string ExportFocus = Read("Sql/export_focus.sql");
     public static readonly string CompareSpending = Read("Sql/compare_spending.sql");
     public static readonly string SpendingHistory = Read("Sql/spending_history.sql");
     public static readonly string AttachPaymentMethod = Read("Sql/attach_payment_method.sql");

@@ -52,6 +52,9 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
     public static Problem TransactionUnknown(string transactionId) => new(404, "transaction-unknown", "No such transaction",
         $"The account has no transaction '{transactionId}'. GET /v1/billing/transactions lists those that it has.");
 
+    public static Problem StatementUnknown(BillingMonth month) => new(404, "statement-unknown", "No such statement",
+        $"The account has no statement of {month}. GET /v1/billing/statements lists those that it has.");
+
     public static Problem PaymentMethodNotAttached(string paymentMethodId) => new(404, "payment-method-not-attached", "Not on file",
         $"Payment method '{paymentMethodId}' is not on file for this account. GET /v1/billing/stripe/customers/payment-methods lists "
             + $"those that are.");

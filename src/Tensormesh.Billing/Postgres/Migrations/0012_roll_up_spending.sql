@@ -33,6 +33,11 @@ from ledger_transaction t cross join lateral unnest(t.accounts, t.amounts) as e(
 where t.type in ('GpuUsage', 'GpuUsageCorrection', 'GpuFaultCredit', 'ServerlessUsage') and e.account = t.customer
 group by 1, 2, 3;
 
+-- Both columns in one direction, so that a page begins where the one before ended by comparing them as one: "this account, newest first" alone
+-- lets Postgres look for an account's newest among everybody's.
+drop index ledger_transaction_by_customer;
+create index ledger_transaction_by_customer on ledger_transaction (customer, position) where customer is not null;
+
 -- Other movements pay nothing for it. The index is for the two ends of a time that begins or ends within a quarter of an hour.
 create trigger rolls_up_spending after insert on ledger_transaction for each row
   when (new.type in ('GpuUsage', 'GpuUsageCorrection', 'GpuFaultCredit', 'ServerlessUsage') and new.customer is not null)

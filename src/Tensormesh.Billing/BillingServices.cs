@@ -42,6 +42,8 @@ public static class BillingServices
         services.AddSingleton<Spending>();
         services.AddSingleton<Statements>();
         services.AddSingleton<Exports>();
+        services.AddSingleton<ApiKeys>();
+        services.AddSingleton<AuditLog>();
         services.AddSingleton<Customers>();
         services.AddSingleton<PaymentEvents>();
         services.AddSingleton<PaymentMethods>();

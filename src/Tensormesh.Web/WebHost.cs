@@ -77,7 +77,9 @@ internal static class WebHost
         web.MapPaymentsApi();
         web.MapAutoTopUpApi();
         if (settings.Payments is PaymentSettings.Stripe) web.MapStripeWebhooks();
+        web.MapApiKeysApi();
         web.MapAdminApi();
+        web.MapAuditApi();
         web.MapOpenApi();
         return web;
     }

@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using Npgsql;
 
 namespace Tensormesh.Billing;
@@ -62,11 +63,12 @@ public sealed class Corrections(NpgsqlDataSource dataSource)
         => MirrorAsync(dispute, Movements.DisputeReversal, along, cancellation);
 
     /// <summary>Posts the exact mirror of a transaction, once. Of a reversal, and of what a run was charged, there is none.</summary>
-    public Task<PostResult> ReverseAsync(string transaction, string by, string reason, CancellationToken cancellation)
+    /// <param name="by">Who asked for it, which is noted with it.</param>
+    public Task<PostResult> ReverseAsync(string transaction, Actor by, string reason, CancellationToken cancellation)
     {
-        ArgumentException.ThrowIfNullOrWhiteSpace(by);
+        ArgumentException.ThrowIfNullOrWhiteSpace(by.Subject, nameof(by));
         ArgumentException.ThrowIfNullOrWhiteSpace(reason);
-        return MirrorAsync(transaction, of => Movements.Reversal(of, by, reason), null, cancellation);
+        return MirrorAsync(transaction, of => Movements.Reversal(of, by.Subject, reason), null, cancellation, (by, reason));
     }
 
     /// <summary>A movement to post, or why there is none.</summary>
@@ -113,7 +115,8 @@ public sealed class Corrections(NpgsqlDataSource dataSource)
     }
 
     private async Task<PostResult> MirrorAsync(
-        string transaction, Func<PostedTransaction, Movement> mirror, Func<IReadOnlyList<NpgsqlBatchCommand>>? along, CancellationToken cancellation)
+        string transaction, Func<PostedTransaction, Movement> mirror, Func<IReadOnlyList<NpgsqlBatchCommand>>? along, CancellationToken cancellation,
+        (Actor By, string Reason)? asked = null)
     {
         var (result, account) = await Transact.RunAsync(dataSource, async connection =>
         {
@@ -122,7 +125,14 @@ public sealed class Corrections(NpgsqlDataSource dataSource)
                 return (new PostResult.Refused(LedgerRefusal.CorrectionUnsound, $"the ledger has no transaction {transaction}"), null);
             }
 
-            return (await PostAsync(connection, mirror(of), along, cancellation), of.Account);
+            var tried = await PostAsync(connection, mirror(of), along, cancellation);
+            if (asked is var (by, reason) && tried is PostResult.Posted && of.Account is { } about)
+            {
+                var details = new JsonObject { ["transaction"] = transaction, ["reason"] = reason };
+                await AuditLog.NoteAsync(connection, by, AuditAction.TransactionReversed, about, ((PostResult.Posted)tried).TransactionId, details, cancellation);
+            }
+
+            return (tried, of.Account);
         }, cancellation);
         if (result is PostResult.Posted && account is { } whose) hints.Tell(whose);
         return result;

@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using Npgsql;
 using NpgsqlTypes;
 
@@ -62,6 +63,25 @@ public sealed class Ledger
     /// share an SQL transaction; each is answered once it is on disk.
     /// </summary>
     public Task<PostResult> PostAsync(Movement movement, CancellationToken cancellation) => turns.PostAsync(movement, cancellation);
+
+    /// <summary>Posts what a person asked for, and notes who did in the same SQL transaction. Refused or posted before, nothing is noted.</summary>
+    /// <param name="about">Whose money it is.</param>
+    public async Task<PostResult> PostAsync(
+        Movement movement, Actor by, AuditAction action, AccountId about, JsonObject details, CancellationToken cancellation)
+    {
+        var result = await Transact.RunAsync(dataSource, async connection =>
+        {
+            var tried = await TryAsync(connection, movement, cancellation);
+            if (tried is PostResult.Posted posted)
+            {
+                await AuditLog.NoteAsync(connection, by, action, about, posted.TransactionId, details, cancellation);
+            }
+
+            return tried;
+        }, cancellation);
+        if (result is PostResult.Posted) hints.Tell(StandingChannel.Changed([movement]));
+        return result;
+    }
 
     private async Task<PostResult> PostOneAsync(Movement movement, CancellationToken cancellation)
     {

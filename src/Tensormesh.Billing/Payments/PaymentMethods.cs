@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using Npgsql;
 
 namespace Tensormesh.Billing;
@@ -33,7 +34,8 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
     /// The first card becomes the default. The payment company is asked before anything is locked. Attaching a test token twice may make two
     /// cards of it; a card that was entered in a browser is attached once.
     /// </summary>
-    public async Task<AttachResult> AttachAsync(AccountId account, string paymentMethodId, CancellationToken cancellation)
+    /// <param name="by">Who asked for it, which is noted with it.</param>
+    public async Task<AttachResult> AttachAsync(AccountId account, string paymentMethodId, CancellationToken cancellation, Actor? by = null)
     {
         if (await ListAsync(account, cancellation) is not { } cards) return AttachResult.AccountMissing;
         if (cards.Any(card => card.PaymentMethodId == paymentMethodId)) return AttachResult.AlreadyAttached;
@@ -69,7 +71,9 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
                 BatchCommands = { Transact.Command(LockAccount, Transact.Value(account.Value)), insert },
             };
             await batch.ExecuteNonQueryAsync(cancellation);
-            return insert.RecordsAffected == 1 ? AttachResult.Attached : AttachResult.AlreadyAttached;
+            if (insert.RecordsAffected != 1) return AttachResult.AlreadyAttached;
+            await AuditLog.NoteAsync(connection, by, AuditAction.CardAttached, account, found.PaymentMethodId, [], cancellation);
+            return AttachResult.Attached;
         }, cancellation);
         if (result == AttachResult.Attached) hints.Tell(account);
         return result;
@@ -79,18 +83,20 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
     /// When the default goes, the card that is valid longest takes its place. It goes at the payment company first: a card that is gone here
     /// could still be charged there.
     /// </summary>
-    public async Task<DetachResult> DetachAsync(AccountId account, string paymentMethodId, CancellationToken cancellation)
+    /// <inheritdoc cref="AttachAsync" path="/param"/>
+    public async Task<DetachResult> DetachAsync(AccountId account, string paymentMethodId, CancellationToken cancellation, Actor? by = null)
     {
         if (await ListAsync(account, cancellation) is not { } cards) return DetachResult.AccountMissing;
         if (cards.All(card => card.PaymentMethodId != paymentMethodId)) return DetachResult.NotAttached;
         await provider.DetachCardAsync(paymentMethodId, cancellation);
-        var result = await RecordDetachAsync(account, paymentMethodId, cancellation);
+        var result = await RecordDetachAsync(account, paymentMethodId, by, cancellation);
         if (result == DetachResult.Detached) hints.Tell(account);
         return result;
     }
 
     /// <summary>False when it is not attached.</summary>
-    public async Task<bool> MakeDefaultAsync(AccountId account, string paymentMethodId, CancellationToken cancellation)
+    /// <inheritdoc cref="AttachAsync" path="/param"/>
+    public async Task<bool> MakeDefaultAsync(AccountId account, string paymentMethodId, CancellationToken cancellation, Actor? by = null)
     {
         if (await ListAsync(account, cancellation) is not { } cards || cards.All(card => card.PaymentMethodId != paymentMethodId)) return false;
         var customer = await customers.OpenAsync(account, cancellation);
@@ -104,7 +110,7 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
             return false;
         }
 
-        return await RecordDefaultAsync(account, paymentMethodId, cancellation);
+        return await RecordDefaultAsync(account, paymentMethodId, by, cancellation);
     }
 
     /// <summary>
@@ -129,7 +135,7 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
         return accounts.Count;
     }
 
-    private Task<bool> RecordDefaultAsync(AccountId account, string paymentMethodId, CancellationToken cancellation)
+    private Task<bool> RecordDefaultAsync(AccountId account, string paymentMethodId, Actor? by, CancellationToken cancellation)
         => Transact.RunAsync(dataSource, async connection =>
         {
             // Two statements, because the index that allows one default looks at each row as it is written.
@@ -151,10 +157,12 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
                 },
             };
             await batch.ExecuteNonQueryAsync(cancellation);
-            return promote.RecordsAffected == 1;
+            if (promote.RecordsAffected != 1) return false;
+            await AuditLog.NoteAsync(connection, by, AuditAction.CardMadeDefault, account, paymentMethodId, [], cancellation);
+            return true;
         }, cancellation);
 
-    private Task<DetachResult> RecordDetachAsync(AccountId account, string paymentMethodId, CancellationToken cancellation)
+    private Task<DetachResult> RecordDetachAsync(AccountId account, string paymentMethodId, Actor? by, CancellationToken cancellation)
         => Transact.RunAsync(dataSource, async connection =>
         {
             await using var batch = new NpgsqlBatch(connection)
@@ -167,10 +175,15 @@ public sealed class PaymentMethods(NpgsqlDataSource dataSource, IPaymentProvider
                         Transact.Value(account.Value), Transact.Value(paymentMethodId), Transact.Value(time.GetUtcNow().ToLedgerTime())),
                 },
             };
-            await using var reader = await batch.ExecuteReaderAsync(cancellation);
-            if (!await reader.ReadAsync(cancellation)) return DetachResult.AccountMissing;
-            await reader.NextResultAsync(cancellation);
-            await reader.ReadAsync(cancellation);
-            return reader.GetInt64(0) == 1 ? DetachResult.Detached : DetachResult.NotAttached;
+            await using (var reader = await batch.ExecuteReaderAsync(cancellation))
+            {
+                if (!await reader.ReadAsync(cancellation)) return DetachResult.AccountMissing;
+                await reader.NextResultAsync(cancellation);
+                await reader.ReadAsync(cancellation);
+                if (reader.GetInt64(0) != 1) return DetachResult.NotAttached;
+            }
+
+            await AuditLog.NoteAsync(connection, by, AuditAction.CardDetached, account, paymentMethodId, [], cancellation);
+            return DetachResult.Detached;
         }, cancellation);
 }

@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using Npgsql;
 using NpgsqlTypes;
 
@@ -48,15 +49,16 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
     /// declined: the card is not tried again.
     /// </summary>
     /// <param name="amount">From <see cref="Minimum"/> to <see cref="Maximum"/>.</param>
+    /// <param name="by">Who asked for it, which is noted before the card is charged.</param>
     /// <exception cref="PaymentProviderException">The payment company refused our request as such: a fault of ours, never a decline.</exception>
     public async Task<TopUpResult> ChargeAsync(
         AccountId account, Money amount, string paymentMethodId, string idempotencyKey, CancellationToken cancellation,
-        ChargeMode mode = ChargeMode.OnSession)
+        ChargeMode mode = ChargeMode.OnSession, Actor? by = null)
     {
         ArgumentException.ThrowIfNullOrEmpty(idempotencyKey);
         if (await RefuseAsync(account, amount, paymentMethodId, idempotencyKey, cancellation) is { } refused) return refused;
 
-        var (attempt, isNew) = await BeginAsync(account, amount, paymentMethodId, idempotencyKey, cancellation);
+        var (attempt, isNew) = await BeginAsync(account, amount, paymentMethodId, idempotencyKey, by, cancellation);
         if (attempt.Amount != amount || attempt.PaymentMethodId != paymentMethodId)
         {
             return new TopUpResult.Refused(
@@ -158,9 +160,9 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
     }
 
     private async Task<(Attempt Attempt, bool IsNew)> BeginAsync(
-        AccountId account, Money amount, string paymentMethodId, string idempotencyKey, CancellationToken cancellation)
+        AccountId account, Money amount, string paymentMethodId, string idempotencyKey, Actor? by, CancellationToken cancellation)
     {
-        var begun = await Transact.UseAsync(dataSource, async connection =>
+        var begun = await Transact.RunAsync(dataSource, async connection =>
         {
             await using var insert = new NpgsqlCommand(
                 """
@@ -174,9 +176,12 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
             insert.Parameters.Add(Transact.Value(paymentMethodId));
             insert.Parameters.Add(Transact.Value(time.GetUtcNow().ToLedgerTime()));
             insert.Parameters.Add(Transact.Value(TopUpId.Of(account, idempotencyKey).Value));
-            return await insert.ExecuteNonQueryAsync(cancellation);
+            if (await insert.ExecuteNonQueryAsync(cancellation) == 0) return false;
+            var details = new JsonObject { ["amount"] = amount.ToDecimalString(), ["paymentMethodId"] = paymentMethodId };
+            await AuditLog.NoteAsync(connection, by, AuditAction.TopUpAsked, account, TopUpId.Of(account, idempotencyKey).Value, details, cancellation);
+            return true;
         }, cancellation);
-        return ((await FindAsync(account, idempotencyKey, cancellation))!, begun == 1);
+        return ((await FindAsync(account, idempotencyKey, cancellation))!, begun);
     }
 
     private Task<Attempt?> FindAsync(AccountId account, string idempotencyKey, CancellationToken cancellation)

@@ -21,8 +21,10 @@ internal static class SqlText
     public static readonly string FindDueGrants = Read("Sql/find_due_grants.sql");
     public static readonly string ListRunsWithCharges = Read("Sql/list_runs_with_charges.sql");
     public static readonly string SpendingSummary = Read("Sql/spending_summary.sql");
+    public static readonly string SpendingCalendar = Read("Sql/spending_calendar.sql");
     public static readonly string SumStatement = Read("Sql/sum_statement.sql");
     public static readonly string InsertStatement = Read("Sql/insert_statement.sql");
+    public static readonly string ListAuditEvents = Read("Sql/list_audit_events.sql");
     public static readonly string ListStatements = Read("Sql/list_statements.sql");
     public static readonly string ExportTransactions = Read("Sql/export_transactions.sql");
     public static readonly string ExportFocus = Read("Sql/export_focus.sql");

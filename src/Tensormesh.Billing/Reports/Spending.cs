@@ -5,8 +5,7 @@ namespace Tensormesh.Billing;
 
 /// <summary>What an account spent on usage, corrections and credits for faulty GPUs taken off. Positive amounts.</summary>
 /// <param name="Last24Hours">Rolling, by the end of each usage window; so are the other two.</param>
-/// <param name="MonthToDate">Since the month began in the account's own time zone.</param>
-public sealed record SpendingSummary(Money Last24Hours, Money Last7Days, Money Last30Days, Money MonthToDate);
+public sealed record SpendingSummary(Money Last24Hours, Money Last7Days, Money Last30Days);
 
 /// <summary>The calendar of an account: days and months of its own time zone, whatever their length. Settled usage only.</summary>
 /// <param name="Today">Since today began.</param>
@@ -36,10 +35,10 @@ public sealed class Spending(NpgsqlDataSource dataSource)
     public Task<SpendingSummary?> SummaryAsync(AccountId account, DateTimeOffset now, CancellationToken cancellation)
         => Transact.UseAsync<SpendingSummary?>(dataSource, async connection =>
         {
-            await using var batch = new NpgsqlBatch(connection) { BatchCommands = { Summary(account, now) } };
+            await using var batch = new NpgsqlBatch(connection) { BatchCommands = { At(SqlText.SpendingSummary, account, now) } };
             await using var reader = await batch.ExecuteReaderAsync(cancellation);
             return await reader.ReadAsync(cancellation)
-                ? new SpendingSummary(new(reader.GetInt64(0)), new(reader.GetInt64(1)), new(reader.GetInt64(2)), new(reader.GetInt64(3)))
+                ? new SpendingSummary(new(reader.GetInt64(0)), new(reader.GetInt64(1)), new(reader.GetInt64(2)))
                 : null;
         }, cancellation);
 
@@ -49,11 +48,12 @@ public sealed class Spending(NpgsqlDataSource dataSource)
         {
             // A settlement between the two statements would be counted twice, or not at all.
             await using var snapshot = await connection.BeginTransactionAsync(IsolationLevel.RepeatableRead, cancellation);
-            await using var batch = new NpgsqlBatch(connection) { BatchCommands = { Summary(account, now), StandingReader.Command(account, null) } };
+            await using var batch = new NpgsqlBatch(connection) { BatchCommands = { At(SqlText.SpendingCalendar, account, now), StandingReader.Command(account, null) } };
             await using var reader = await batch.ExecuteReaderAsync(cancellation);
             if (!await reader.ReadAsync(cancellation)) return null;
+            var (today, monthBeforeToday) = (new Money(reader.GetInt64(0)), new Money(reader.GetInt64(3)));
             var spending = new CalendarSpending(
-                new(reader.GetInt64(4)), new(reader.GetInt64(5)), new(reader.GetInt64(6)), new(reader.GetInt64(3)), reader.GetFieldValue<DateTimeOffset>(7));
+                today, new(reader.GetInt64(1)), new(reader.GetInt64(2)), monthBeforeToday + today, reader.GetFieldValue<DateTimeOffset>(4));
             await reader.NextResultAsync(cancellation);
             return await StandingReader.ReadAsync(reader, account, default, cancellation) is { Account: var standing }
                 ? new AccountOverview(standing, spending, standing.Accrued(now), now)
@@ -84,6 +84,6 @@ public sealed class Spending(NpgsqlDataSource dataSource)
         }, cancellation);
     }
 
-    private static NpgsqlBatchCommand Summary(AccountId account, DateTimeOffset now)
-        => Transact.Command(SqlText.SpendingSummary, Transact.Value(account.Value), Transact.Value(now.ToLedgerTime()));
+    private static NpgsqlBatchCommand At(string query, AccountId account, DateTimeOffset now)
+        => Transact.Command(query, Transact.Value(account.Value), Transact.Value(now.ToLedgerTime()));
 }

@@ -55,6 +55,19 @@ public sealed class Transactions(NpgsqlDataSource dataSource)
                 : null;
         }, cancellation);
 
+    /// <summary>Whose transaction this is, and of which type. Null: there is no such transaction of a customer.</summary>
+    public Task<(AccountId Account, MovementType Type)?> FindOwnerAsync(string transactionId, CancellationToken cancellation)
+        => Transact.UseAsync<(AccountId, MovementType)?>(dataSource, async connection =>
+        {
+            await using var command = new NpgsqlCommand(
+                "select a.account, t.type from ledger_transaction t join ledger_account a on a.id = t.customer where t.id = $1", connection)
+            {
+                Parameters = { Transact.Value(transactionId) },
+            };
+            await using var reader = await command.ExecuteReaderAsync(cancellation);
+            return await reader.ReadAsync(cancellation) ? (new(reader.GetString(0)), Enum.Parse<MovementType>(reader.GetString(1))) : null;
+        }, cancellation);
+
     private static async Task<IReadOnlyList<AccountTransaction>> ReadAsync(
         NpgsqlConnection connection, AccountId account, long? before, int limit, TransactionFilter filter, CancellationToken cancellation)
     {

@@ -1,5 +1,6 @@
 using System.Threading.RateLimiting;
 using System.Xml.Linq;
+using Microsoft.AspNetCore.Authentication;
 using Microsoft.AspNetCore.Authentication.JwtBearer;
 using Microsoft.AspNetCore.Authorization;
 using Microsoft.AspNetCore.DataProtection.KeyManagement;
@@ -12,20 +13,23 @@ namespace Tensormesh.Web;
 /// <summary>Who may come in, and how often. Everything asks for a token unless a route says otherwise.</summary>
 internal static class Access
 {
-    public const string AdminPolicy = "admin";
+    private const string Either = "Either";
 
     private static readonly TimeSpan ClockSkew = TimeSpan.FromSeconds(30);
 
     public static IServiceCollection AddAccess(this IServiceCollection services, WebSettings settings)
     {
-        services.AddAuthentication(JwtBearerDefaults.AuthenticationScheme).AddJwtBearer(bearer =>
+        services.AddAuthentication(Either).AddPolicyScheme(Either, Either, either => either.ForwardDefaultSelector = context =>
+            ApiKeyAuthentication.IsMeant(context) ? ApiKeyAuthentication.Scheme : JwtBearerDefaults.AuthenticationScheme)
+        .AddScheme<AuthenticationSchemeOptions, ApiKeyAuthentication>(ApiKeyAuthentication.Scheme, null)
+        .AddJwtBearer(bearer =>
         {
             bearer.MapInboundClaims = false;
             bearer.SaveToken = false;
             bearer.Events = Events();
             bearer.TokenValidationParameters = new TokenValidationParameters
             {
-                NameClaimType = Caller.AccountClaim,
+                NameClaimType = Caller.SubjectClaim,
                 RoleClaimType = Caller.RoleClaim,
                 ClockSkew = ClockSkew,
                 RequireExpirationTime = true,
@@ -39,8 +43,8 @@ internal static class Access
             keys.XmlEncryptor = new NullXmlEncryptor();
         });
         services.AddAuthorizationBuilder()
-            .SetFallbackPolicy(new AuthorizationPolicyBuilder().RequireAuthenticatedUser().Build())
-            .AddPolicy(AdminPolicy, policy => policy.RequireAuthenticatedUser().RequireRole(Role.Admin.ToName(), Role.SuperAdmin.ToName()));
+            .SetFallbackPolicy(new AuthorizationPolicyBuilder().RequireAuthenticatedUser().AddRequirements(new PermissionRequirement()).Build());
+        services.AddSingleton<IAuthorizationHandler, PermissionRequirement>();
         services.AddRateLimiter(limiter =>
         {
             limiter.GlobalLimiter = PartitionedRateLimiter.Create<HttpContext, string>(context => BucketOf(context, settings));
@@ -83,8 +87,9 @@ internal static class Access
         {
             if (Caller.From(context.Principal!) is null)
             {
-                context.Fail($"it must name one account in '{Caller.AccountClaim}' and one role of USER, ADMIN, SUPER_ADMIN in "
-                    + $"'{Caller.RoleClaim}'");
+                context.Fail($"it must name who it is for in '{Caller.SubjectClaim}' and one role of USER, ADMIN, SUPER_ADMIN in "
+                    + $"'{Caller.RoleClaim}'; if they differ from their account, that in '{Caller.AccountClaim}', and OWNER or MEMBER in "
+                    + $"'{Caller.AccountRoleClaim}'");
             }
 
             return Task.CompletedTask;
@@ -95,7 +100,7 @@ internal static class Access
             context.Response.Headers.WWWAuthenticate = context.AuthenticateFailure is null ? "Bearer" : "Bearer error=\"invalid_token\"";
             await Problem.Unauthenticated(WhyRefused(context.AuthenticateFailure)).ExecuteAsync(context.HttpContext);
         },
-        OnForbidden = context => Problem.AdminsOnly().ExecuteAsync(context.HttpContext),
+        OnForbidden = context => PermissionRequirement.Refuse(context.HttpContext).ExecuteAsync(context.HttpContext),
     };
 
     /// <summary>Says enough to mend the call and nothing that helps to forge a token.</summary>
@@ -110,7 +115,7 @@ internal static class Access
 
     private static RateLimitPartition<string> BucketOf(HttpContext context, WebSettings settings)
     {
-        var caller = Caller.From(context.User) is { } known ? $"account/{known.Account}" : $"address/{context.Connection.RemoteIpAddress}";
+        var caller = Caller.From(context.User) is { } known ? $"caller/{known.Subject}" : $"address/{context.Connection.RemoteIpAddress}";
         return RateLimitPartition.GetTokenBucketLimiter(caller, _ => new TokenBucketRateLimiterOptions
         {
             TokenLimit = settings.RequestBurst,

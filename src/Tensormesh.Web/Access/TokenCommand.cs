@@ -6,16 +6,17 @@ using Tensormesh.Billing;
 namespace Tensormesh.Web;
 
 /// <summary>
-/// <c>tensormesh-web token --account acme --role USER --lifetime 8h</c>: prints a bearer token of the development issuer,
+/// <c>tensormesh-web token --account acme --subject alice --role USER --account-role OWNER --lifetime 8h</c>: prints a bearer token of the development issuer,
 /// from the same configuration as the server's.
 /// </summary>
 internal static class TokenCommand
 {
     public static readonly TimeSpan LongestLifetime = TimeSpan.FromDays(30);
 
-    private static readonly string[] Options = ["--account", "--role", "--lifetime"];
+    private static readonly string[] Options = ["--account", "--subject", "--role", "--account-role", "--lifetime"];
 
-    private const string Usage = "usage: tensormesh-web token --account NAME [--role USER|ADMIN|SUPER_ADMIN] [--lifetime 8h]";
+    private const string Usage = "usage: tensormesh-web token --account NAME [--subject NAME] [--role USER|ADMIN|SUPER_ADMIN] "
+        + "[--account-role OWNER|MEMBER] [--lifetime 8h]";
 
     /// <returns>The token.</returns>
     /// <exception cref="SettingsException">An argument or the configuration is wrong.</exception>
@@ -25,7 +26,9 @@ internal static class TokenCommand
         var account = Option(args, "--account") ?? throw new SettingsException($"name the account. {Usage}");
         var roleName = Option(args, "--role") ?? Role.User.ToName();
         var lifetimeText = Option(args, "--lifetime") ?? "8h";
-        if (!RoleNames.TryParse(roleName, out var role)) throw new SettingsException($"'{roleName}' is no role. {Usage}");
+        var accountRoleName = Option(args, "--account-role") ?? AccountRole.Owner.ToName();
+        if (!RoleNames.TryParse(accountRoleName, out AccountRole accountRole)) throw new SettingsException($"'{accountRoleName}' is no role in an account. {Usage}");
+        if (!RoleNames.TryParse(roleName, out Role role)) throw new SettingsException($"'{roleName}' is no role. {Usage}");
         if (!TryParseLifetime(lifetimeText, out var lifetime))
         {
             throw new SettingsException($"'{lifetimeText}' is no lifetime: write 90s, 30m, 8h or 7d, at most "
@@ -34,7 +37,7 @@ internal static class TokenCommand
 
         var issuer = WebSettings.ReadIssuer(WebApplication.CreateBuilder(args).Configuration);
         return issuer is TokenIssuer.Development development
-            ? Issue(development, new Caller(new AccountId(account), role), time.GetUtcNow(), lifetime)
+            ? Issue(development, new Caller(Option(args, "--subject") ?? account, new AccountId(account), role, accountRole), time.GetUtcNow(), lifetime)
             : throw new SettingsException("tokens come from Tensormesh__Authority here: sign in there. Only the development issuer "
                 + "prints them");
     }
@@ -51,8 +54,10 @@ internal static class TokenCommand
             Expires = (now + lifetime).UtcDateTime,
             Claims = new Dictionary<string, object>
             {
+                [Caller.SubjectClaim] = caller.Subject,
                 [Caller.AccountClaim] = caller.Account.Value,
                 [Caller.RoleClaim] = caller.Role.ToName(),
+                [Caller.AccountRoleClaim] = caller.AccountRole.ToName(),
             },
             SigningCredentials = new SigningCredentials(key, SecurityAlgorithms.HmacSha256),
         });

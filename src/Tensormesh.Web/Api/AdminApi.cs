@@ -1,3 +1,5 @@
+using System.Diagnostics.CodeAnalysis;
+using System.Text.Json.Nodes;
 using Tensormesh.Billing;
 
 namespace Tensormesh.Web;
@@ -11,15 +13,15 @@ internal static class AdminApi
     public const int MostTargets = 100;
     public const int LongestReason = 500;
 
-    private const string NotForTaking =
-        "balances:add only adds, and credit that was granted cannot be taken back yet (docs/runbook.md, \"A grant was made in error\"); "
-        + "to stop spending, set spec.paused: true on the account's GpuDeployments.";
+    private const string NotForTaking = "balances:add only adds: to take something off by hand use balances:adjust, and to undo a transaction its :reverse.";
 
     public static void MapAdminApi(this IEndpointRouteBuilder routes)
     {
-        var admin = routes.MapGroup("/v1/admin/billing").RequireAuthorization(Access.AdminPolicy).WithTags("admin");
+        var admin = routes.MapGroup("/v1/admin/billing").Needing(Permission.Administer).WithTags("admin");
         admin.MapPost("/balances", GetBalancesAsync).Produces<BalancesAnswer>();
         admin.MapPost("/balances:add", AddBalanceAsync).Produces<BalanceAnswer>();
+        admin.MapPost("/balances:adjust", AdjustBalanceAsync).Produces<BalanceAnswer>();
+        admin.MapPost("/transactions/{transactionId}:reverse", ReverseAsync).Produces<BalanceAnswer>();
         admin.MapPost("/spending/summary", GetSpendingAsync).Produces<SpendingsAnswer>();
     }
 
@@ -63,32 +65,106 @@ internal static class AdminApi
         }
 
         if (!MoneyJson.TryReadPositive(body.Amount, "amount", NotForTaking, out var amount, out refusal)) return refusal;
-        var reason = body.Reason ?? "";
-        if (reason.Length > LongestReason || reason.Any(char.IsControl))
-        {
-            return Problem.Invalid("reason", $"'reason' is one line of at most {LongestReason} characters.");
-        }
-
+        if (!TryReadReason(body.Reason, isRequired: false, out var reason, out refusal)) return refusal;
         var account = new AccountId(body.TargetUserId);
         if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account, "targetUserId");
         // The account is content here, not part of the key: one key for two accounts is a conflict, not two grants.
-        var grant = Movements.CreditGrant(account, amount, key.Value, caller.Account.Value, reason) with { Key = key.Value };
-        switch (await ledger.PostAsync(grant, cancellation))
+        var grant = Movements.CreditGrant(account, amount, key.Value, caller.Subject, reason) with { Key = key.Value };
+        var details = new JsonObject { ["amount"] = amount.ToDecimalString(), ["reason"] = reason };
+        switch (await ledger.PostAsync(grant, caller.AsActor(), AuditAction.BalanceAdded, account, details, cancellation))
         {
             case PostResult.Refused refused:
                 if (refused.Reason == LedgerRefusal.KeyReusedWithOtherContent) metrics.KeyConflicts.Inc();
                 return LedgerRefusals.Describe(refused, account);
             case PostResult.Posted posted:
-                log.Granted(amount, account, caller.Account, posted.TransactionId);
+                log.Granted(amount, account, caller.Subject, posted.TransactionId);
                 break;
             case PostResult.AlreadyPosted:
                 break;
         }
 
-        return await accounts.FindAsync(account, cancellation) is { } standing
-            ? TypedResults.Ok(new BalanceAnswer(MoneyJson.From(accounts.BalanceOf(standing))))
-            : Problem.AccountUnknown(account, "targetUserId");
+        return await BalanceAsync(account, accounts, cancellation);
     }
+
+    /// <summary>A correction by hand, of either sign. What it takes is never more than there is.</summary>
+    private static async Task<IResult> AdjustBalanceAsync(
+        AddBalanceRequest body, HttpContext context, Caller caller, AccountLookup accounts, Ledger ledger, WebMetrics metrics,
+        MoneyLog log, CancellationToken cancellation)
+    {
+        if (!IdempotencyKey.TryRead(context, caller, "api-adjust", out var key, out var refusal)) return refusal;
+        if (string.IsNullOrEmpty(body.TargetUserId)) return Problem.Invalid("targetUserId", "'targetUserId' is missing: name the account to adjust.");
+        if (!MoneyJson.TryRead(body.Amount, "amount", out var amount, out refusal)) return refusal;
+        if (!TryReadReason(body.Reason, isRequired: true, out var reason, out refusal)) return refusal;
+        var account = new AccountId(body.TargetUserId);
+        if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account, "targetUserId");
+        // The account is content here too.
+        var movement = Movements.Adjustment(account, amount, key.Value, caller.Subject, reason) with { Key = $"adjustment/{key.Value}" };
+        var details = new JsonObject { ["amount"] = amount.ToDecimalString(), ["reason"] = reason };
+        switch (await ledger.PostAsync(movement, caller.AsActor(), AuditAction.BalanceAdjusted, account, details, cancellation))
+        {
+            case PostResult.Refused { Reason: LedgerRefusal.InsufficientBalance }:
+                return Problem.BalanceTooLow($"The balance of '{account}' is less than {(-amount).ToDecimalString()}: nothing was taken. Take what is there, or less.");
+            case PostResult.Refused refused:
+                if (refused.Reason == LedgerRefusal.KeyReusedWithOtherContent) metrics.KeyConflicts.Inc();
+                return LedgerRefusals.Describe(refused, account);
+            case PostResult.Posted posted:
+                log.Adjusted(amount, account, caller.Subject, posted.TransactionId);
+                break;
+            case PostResult.AlreadyPosted:
+                break;
+        }
+
+        return await BalanceAsync(account, accounts, cancellation);
+    }
+
+    /// <summary>The exact mirror of a transaction, once: the same again changes nothing.</summary>
+    private static async Task<IResult> ReverseAsync(
+        string transactionId, ReverseRequest body, Caller caller, AccountLookup accounts, Corrections corrections, Transactions transactions, MoneyLog log,
+        CancellationToken cancellation)
+    {
+        if (!TryReadReason(body.Reason, isRequired: true, out var reason, out var refusal)) return refusal;
+        if (transactionId.Any(char.IsControl) || await transactions.FindOwnerAsync(transactionId, cancellation) is not var (account, type))
+        {
+            return Problem.NoTransactionOfACustomer(transactionId);
+        }
+
+        if (type is MovementType.TopUp or MovementType.Refund or MovementType.Dispute or MovementType.DisputeReversal)
+        {
+            return Problem.CannotBeTakenBack($"'{transactionId}' is a {type}: real money moved. Refund it at the payment company, which tells us, and it is posted.");
+        }
+
+        switch (await corrections.ReverseAsync(transactionId, caller.AsActor(), reason, cancellation))
+        {
+            case PostResult.Refused { Reason: LedgerRefusal.InsufficientBalance }:
+                return Problem.BalanceTooLow($"The balance of '{account}' is less than what '{transactionId}' gave: nothing was taken back. "
+                    + "Take what is there with balances:adjust.");
+            case PostResult.Refused { Reason: LedgerRefusal.CorrectionUnsound } refused:
+                return Problem.CannotBeTakenBack($"{refused.Message}. Nothing was changed.");
+            case PostResult.Refused refused:
+                return LedgerRefusals.Describe(refused, account);
+            case PostResult.Posted posted:
+                log.Reversed(transactionId, account, caller.Subject, posted.TransactionId);
+                break;
+            case PostResult.AlreadyPosted:
+                break;
+        }
+
+        return await BalanceAsync(account, accounts, cancellation);
+    }
+
+    private static bool TryReadReason(string? text, bool isRequired, out string reason, [NotNullWhen(false)] out Problem? refusal)
+    {
+        reason = text ?? "";
+        refusal = reason.Length > LongestReason || reason.Any(char.IsControl) || (isRequired && string.IsNullOrWhiteSpace(reason))
+            ? Problem.Invalid("reason", $"'reason' is {(isRequired ? "required: " : "")}one line of at most {LongestReason} characters.")
+            : null;
+        return refusal is null;
+    }
+
+    private static async Task<IResult> BalanceAsync(AccountId account, AccountLookup accounts, CancellationToken cancellation)
+        => await accounts.FindAsync(account, cancellation) is { } standing
+        ? TypedResults.Ok(new BalanceAnswer(MoneyJson.From(accounts.BalanceOf(standing))))
+        : Problem.AccountUnknown(account, "targetUserId");
 }
 
 /// <summary>A batch read. Each account is read once, in the order of its first mention.</summary>
@@ -112,6 +188,8 @@ internal sealed record AccountSpendingJson(string UserId, MoneyJson Spend24h, Mo
 
 /// <param name="Reason">Ours, optional: kept with the transaction.</param>
 internal sealed record AddBalanceRequest(string? UserId, string? TargetUserId, MoneyJson? Amount, string? Reason);
+
+internal sealed record ReverseRequest(string? UserId, string? Reason);
 
 /// <summary>The ledger's refusals as answers.</summary>
 internal static class LedgerRefusals

@@ -35,8 +35,8 @@ internal static class AutoTopUpApi
         var plan = new AutoTopUpPlan(threshold, amount, dailyCap, monthlyCap);
         if (AutoTopUpRule.Refuse(plan) is var (field, message)) return Problem.Invalid(field, message);
         if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account);
-        if (!await autoTopUps.SaveAsync(account, plan, cancellation)) return Problem.AccountUnknown(account);
-        log.AutoTopUpSaved(account, plan.Amount, plan.Threshold, caller.Account);
+        if (!await autoTopUps.SaveAsync(account, plan, cancellation, caller.AsActor())) return Problem.AccountUnknown(account);
+        log.AutoTopUpSaved(account, plan.Amount, plan.Threshold, caller.Subject);
         return await AnswerAsync(account, accounts, autoTopUps, cancellation);
     }
 
@@ -45,8 +45,8 @@ internal static class AutoTopUpApi
     {
         if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
         if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account);
-        await autoTopUps.RemoveAsync(account, cancellation);
-        log.AutoTopUpRemoved(account, caller.Account);
+        await autoTopUps.RemoveAsync(account, cancellation, caller.AsActor());
+        log.AutoTopUpRemoved(account, caller.Subject);
         return Done.Result;
     }
 

@@ -9,11 +9,6 @@ namespace Tensormesh.Web;
 /// <summary>What a customer reads about their account and what things cost.</summary>
 internal static class BillingApi
 {
-    public const int DefaultPageSize = 20;
-    public const int LargestPageSize = 100;
-    private static readonly string[] InstantFormats =
-        ["yyyy-MM-dd'T'HH:mm:sszzz", "yyyy-MM-dd'T'HH:mm:ss.FFFFFFFzzz", "yyyy-MM-dd'T'HH:mm:ss'Z'", "yyyy-MM-dd'T'HH:mm:ss.FFFFFFF'Z'"];
-
     /// <summary>A month of any length, and today.</summary>
     public const int HistoryDays = 31;
 
@@ -45,12 +40,7 @@ internal static class BillingApi
         Transactions transactions, CancellationToken cancellation)
     {
         if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
-        if (!TryReadPageSize(pageSize, out var size))
-        {
-            return Problem.Invalid("pageSize",
-                $"pageSize must be a whole number from 1 to {LargestPageSize}; left out or 0, it is {DefaultPageSize}.");
-        }
-
+        if (!Wire.TryReadPageSize(pageSize, out var size, out refusal)) return refusal;
         if (!TryReadFilter(type, from, until, out var filter, out refusal)) return refusal;
         var query = $"{type}/{filter.From:O}/{filter.Until:O}";
         if (!PageToken.TryRead(pageToken, account, query, out var before)) return Problem.BadPageToken();
@@ -136,35 +126,10 @@ internal static class BillingApi
             return false;
         }
 
-        if (!TryReadInstant(from, "from", out var first, out refusal) || !TryReadInstant(until, "until", out var end, out refusal)) return false;
+        if (!Wire.TryReadInstant(from, "from", out var first, out refusal) || !Wire.TryReadInstant(until, "until", out var end, out refusal)) return false;
         if (first >= end) refusal = Problem.Invalid("until", "'until' is the first instant after the period: it must be later than 'from'.");
         filter = new(types.Length == 0 ? null : types, first, end);
         return refusal is null;
-    }
-
-    private static bool TryReadInstant(string? text, string field, out DateTimeOffset? instant, [NotNullWhen(false)] out Problem? refusal)
-    {
-        (instant, refusal) = (null, null);
-        if (string.IsNullOrEmpty(text)) return true;
-        // Years that every calendar here can count with, and a little to spare on both sides.
-        if (DateTimeOffset.TryParseExact(text, InstantFormats, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal, out var read) && read.Year is >= 2000 and <= 9000)
-        {
-            instant = read.ToUniversalTime();
-            return true;
-        }
-
-        refusal = Problem.Invalid(field, $"'{field}' must be an instant with its offset, such as 2026-03-01T00:00:00Z, from the year 2000 on.");
-        return false;
-    }
-
-    /// <summary>A size above the largest is served as the largest, as list methods of this family of APIs do.</summary>
-    private static bool TryReadPageSize(string? text, out int size)
-    {
-        size = DefaultPageSize;
-        if (string.IsNullOrEmpty(text)) return true;
-        if (!int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var asked)) return false;
-        size = asked == 0 ? DefaultPageSize : Math.Min(asked, LargestPageSize);
-        return true;
     }
 }
 

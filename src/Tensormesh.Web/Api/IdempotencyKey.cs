@@ -34,7 +34,7 @@ internal sealed record IdempotencyKey(string Value)
             context.Response.Headers[Header] = text;
             return Task.CompletedTask;
         });
-        key = new IdempotencyKey($"{purpose}/caller/{Uri.EscapeDataString(caller.Account.Value)}/{text}");
+        key = new IdempotencyKey($"{purpose}/caller/{Uri.EscapeDataString(caller.Subject)}/{text}");
         return true;
     }
 }

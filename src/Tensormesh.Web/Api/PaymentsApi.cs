@@ -68,7 +68,7 @@ internal static partial class PaymentsApi
 
         if (!PaymentMethodId().IsMatch(id)) return UnknownPaymentMethod(id);
         if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account);
-        return await cards.AttachAsync(account, id, cancellation) switch
+        return await cards.AttachAsync(account, id, cancellation, caller.AsActor()) switch
         {
             AttachResult.Attached or AttachResult.AlreadyAttached => Done.Result,
             AttachResult.AccountMissing => Problem.AccountUnknown(account),
@@ -86,7 +86,7 @@ internal static partial class PaymentsApi
         if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
         if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account);
         if (!PaymentMethodId().IsMatch(paymentMethodId)) return Problem.PaymentMethodNotAttached(paymentMethodId);
-        return await cards.DetachAsync(account, paymentMethodId, cancellation) switch
+        return await cards.DetachAsync(account, paymentMethodId, cancellation, caller.AsActor()) switch
         {
             DetachResult.Detached => Done.Result,
             DetachResult.NotAttached => Problem.PaymentMethodNotAttached(paymentMethodId),
@@ -99,7 +99,7 @@ internal static partial class PaymentsApi
     {
         if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
         if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account);
-        return PaymentMethodId().IsMatch(paymentMethodId) && await cards.MakeDefaultAsync(account, paymentMethodId, cancellation)
+        return PaymentMethodId().IsMatch(paymentMethodId) && await cards.MakeDefaultAsync(account, paymentMethodId, cancellation, caller.AsActor())
             ? Done.Result
             : Problem.PaymentMethodNotAttached(paymentMethodId);
     }
@@ -133,7 +133,7 @@ internal static partial class PaymentsApi
         }
 
         if (!PaymentMethodId().IsMatch(id)) return Problem.PaymentMethodNotAttached(id);
-        switch (await topUps.ChargeAsync(account, amount, id, key.Value, CancellationToken.None))
+        switch (await topUps.ChargeAsync(account, amount, id, key.Value, CancellationToken.None, by: caller.AsActor()))
         {
             case TopUpResult.Credited credited:
                 metrics.CountPayment(PaymentCount.Succeeded);

@@ -1,4 +1,5 @@
 using System.Diagnostics.CodeAnalysis;
+using System.Globalization;
 using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
@@ -10,6 +11,12 @@ namespace Tensormesh.Web;
 /// <summary>How JSON is read and written: lowerCamelCase, unknown fields ignored, a field given twice refused.</summary>
 internal static class Wire
 {
+    private static readonly string[] InstantFormats =
+        ["yyyy-MM-dd'T'HH:mm:sszzz", "yyyy-MM-dd'T'HH:mm:ss.FFFFFFFzzz", "yyyy-MM-dd'T'HH:mm:ss'Z'", "yyyy-MM-dd'T'HH:mm:ss.FFFFFFF'Z'"];
+
+    public const int DefaultPageSize = 20;
+    public const int LargestPageSize = 100;
+
     public static readonly JsonSerializerOptions Json = Configure(new JsonSerializerOptions(JsonSerializerDefaults.Web));
 
     public static JsonSerializerOptions Configure(JsonSerializerOptions options)
@@ -35,6 +42,37 @@ internal static class Wire
         }
 
         return name.ToString();
+    }
+
+    /// <summary>An instant with its offset; null where there is none.</summary>
+    public static bool TryReadInstant(string? text, string field, out DateTimeOffset? instant, [NotNullWhen(false)] out Problem? refusal)
+    {
+        (instant, refusal) = (null, null);
+        if (string.IsNullOrEmpty(text)) return true;
+        // Years that every calendar here can count with, and a little to spare on both sides.
+        if (DateTimeOffset.TryParseExact(text, InstantFormats, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal, out var read) && read.Year is >= 2000 and <= 9000)
+        {
+            instant = read.ToUniversalTime();
+            return true;
+        }
+
+        refusal = Problem.Invalid(field, $"'{field}' must be an instant with its offset, such as 2026-03-01T00:00:00Z, from the year 2000 on.");
+        return false;
+    }
+
+    /// <summary>A size above the largest is served as the largest, as list methods of this family of APIs do.</summary>
+    public static bool TryReadPageSize(string? text, out int size, [NotNullWhen(false)] out Problem? refusal)
+    {
+        (size, refusal) = (DefaultPageSize, null);
+        if (string.IsNullOrEmpty(text)) return true;
+        if (int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var asked))
+        {
+            size = asked == 0 ? DefaultPageSize : Math.Min(asked, LargestPageSize);
+            return true;
+        }
+
+        refusal = Problem.Invalid("pageSize", $"pageSize must be a whole number from 1 to {LargestPageSize}; left out or 0, it is {DefaultPageSize}.");
+        return false;
     }
 }
 
@@ -65,6 +103,17 @@ internal sealed record MoneyJson
     public static bool TryReadPositive(MoneyJson? json, string field, string instead, out Money money,
         [NotNullWhen(false)] out Problem? refusal)
     {
+        if (TryRead(json, field, out money, out refusal) && money < Money.Zero)
+        {
+            refusal = Problem.Invalid(field, $"'{field}' is {money}, below zero. {instead}");
+        }
+
+        return refusal is null;
+    }
+
+    /// <summary>Reads an amount of either sign, but not zero. The refusals are in this order: currency, nanos, signs, range, zero.</summary>
+    public static bool TryRead(MoneyJson? json, string field, out Money money, [NotNullWhen(false)] out Problem? refusal)
+    {
         money = Money.Zero;
         refusal = json switch
         {
@@ -79,7 +128,6 @@ internal sealed record MoneyJson
             _ when !TryJoin(json, out money) => Problem.Invalid($"{field}.units",
                 $"'{field}.units' is {json.Units}: an amount is at most {long.MaxValue / Money.NanosPerUnit} dollars."),
             _ when money == Money.Zero => Problem.Invalid(field, $"'{field}' is zero: write an amount above zero."),
-            _ when money < Money.Zero => Problem.Invalid(field, $"'{field}' is {money}, below zero. {instead}"),
             _ => null,
         };
         return refusal is null;

@@ -45,12 +45,30 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
     public static Problem AdminsOnly() => new(403, "admins-only", "For administrators only",
         "This route needs a token of role ADMIN or SUPER_ADMIN.");
 
+    public static Problem OwnersOnly() => new(403, "owners-only", "For the account's owners only",
+        "Your token says that you are a member of the account: members read. Ask an owner of the account to do this.");
+
+    public static Problem ScopeMissing(string detail) => new(403, "scope-missing", "Not with this key or token", detail);
+
+    public static Problem ApiKeyUnknown(string id) => new(404, "api-key-unknown", "No such API key",
+        $"The account has no API key '{id}'. GET /v1/users/api-keys?includeDeleted=true lists those that it has.");
+
+    public static Problem TooManyApiKeys(int most) => new(409, "too-many-api-keys", "Too many API keys",
+        $"The account has {most} API keys, which is the most that it can have. Delete one that nobody uses, with DELETE /v1/users/api-keys/{{apiKeyId}}.");
+
     public static Problem AccountUnknown(AccountId account, string? field = null) => new(404, "account-unknown", "No such account",
         $"The ledger knows no account '{account}'. Apply a BillingAccount of that name (kubectl apply) and try again in a few seconds.",
             field);
 
     public static Problem TransactionUnknown(string transactionId) => new(404, "transaction-unknown", "No such transaction",
         $"The account has no transaction '{transactionId}'. GET /v1/billing/transactions lists those that it has.");
+
+    public static Problem NoTransactionOfACustomer(string transactionId) => new(404, "transaction-unknown", "No such transaction",
+        $"The ledger has no transaction '{transactionId}' of a customer.");
+
+    public static Problem BalanceTooLow(string detail) => new(409, "balance-too-low", "The balance is too low", detail);
+
+    public static Problem CannotBeTakenBack(string detail) => new(409, "cannot-be-taken-back", "It cannot be taken back", detail);
 
     public static Problem StatementUnknown(BillingMonth month) => new(404, "statement-unknown", "No such statement",
         $"The account has no statement of {month}. GET /v1/billing/statements lists those that it has.");

@@ -11,7 +11,13 @@ internal sealed partial class MoneyLog(ILogger<MoneyLog> logger)
     private readonly ILogger<MoneyLog> logger = logger;
 
     [LoggerMessage(Level = LogLevel.Information, Message = "Credit of {Amount} for {Account} by {By}: transaction {Transaction}")]
-    public partial void Granted(Money amount, AccountId account, AccountId by, string transaction);
+    public partial void Granted(Money amount, AccountId account, string by, string transaction);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "Adjustment of {Amount} for {Account} by {By}: transaction {Transaction}")]
+    public partial void Adjusted(Money amount, AccountId account, string by, string transaction);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Reversed} of {Account} reversed by {By}: transaction {Transaction}")]
+    public partial void Reversed(string reversed, AccountId account, string by, string transaction);
 
     [LoggerMessage(Level = LogLevel.Information,
         Message = "Top-up of {Amount} for {Account}: transaction {Transaction}, payment {Payment}")]
@@ -21,10 +27,10 @@ internal sealed partial class MoneyLog(ILogger<MoneyLog> logger)
     public partial void Declined(AccountId account, string code);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "Automatic top-up of {Amount} below {Threshold} for {Account} saved by {By}")]
-    public partial void AutoTopUpSaved(AccountId account, Money amount, Money threshold, AccountId by);
+    public partial void AutoTopUpSaved(AccountId account, Money amount, Money threshold, string by);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "Automatic top-up for {Account} turned off by {By}")]
-    public partial void AutoTopUpRemoved(AccountId account, AccountId by);
+    public partial void AutoTopUpRemoved(AccountId account, string by);
 
     [LoggerMessage(Level = LogLevel.Warning, Message = "Payment for {Account} is in doubt until it is asked for again: {Reason}")]
     public partial void InDoubt(AccountId account, string reason);

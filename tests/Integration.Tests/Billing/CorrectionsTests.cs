@@ -6,6 +6,8 @@ namespace Tensormesh.Integration.Tests.Billing;
 /// <summary>What takes something back: never twice, never more than there was, never below zero.</summary>
 public sealed class CorrectionsTests(PostgresFixture postgres) : BillingTest(postgres)
 {
+    private static readonly Actor Ada = new("ada", "ADMIN", null, null);
+
     private Corrections Corrections => new(Database);
 
     private async Task<string> PostAsync(Movement movement)
@@ -104,11 +106,11 @@ public sealed class CorrectionsTests(PostgresFixture postgres) : BillingTest(pos
         Assert.Equal((0m, -7m), (await BalanceOfAsync("receivable:disputes"), await BalanceOfAsync("expense:write_offs")));
         // Won after all: what was written off is taken back first.
         AssertRefused(LedgerRefusal.CorrectionUnsound, await Corrections.ReverseDisputeAsync(dispute, Cancellation));
-        Id(await Corrections.ReverseAsync(writeOff, "ada", "it was won", Cancellation));
+        Id(await Corrections.ReverseAsync(writeOff, Ada, "it was won", Cancellation));
         var won = Id(await Corrections.ReverseDisputeAsync(dispute, Cancellation));
         Assert.Equal(new PostResult.AlreadyPosted(won), await Corrections.ReverseDisputeAsync(dispute, Cancellation));
         Assert.Equal((Money.Parse("8.00"), 0m), (await PostedAsync(), await BalanceOfAsync("receivable:disputes")));
-        AssertRefused(LedgerRefusal.CorrectionUnsound, await Corrections.ReverseAsync(dispute, "ada", "twice", Cancellation));
+        AssertRefused(LedgerRefusal.CorrectionUnsound, await Corrections.ReverseAsync(dispute, Ada, "twice", Cancellation));
         // The top-up is whole again, and the card company may take it back another time.
         Id(await DisputeAsync(topUp, "10.00", "dp_3"));
     }
@@ -118,16 +120,16 @@ public sealed class CorrectionsTests(PostgresFixture postgres) : BillingTest(pos
     {
         await DeclareAsync(Acme);
         var grant = await PostAsync(Movements.CreditGrant(Acme, Money.Parse("5.00"), "wrong", "ada", "typo"));
-        var results = await Task.WhenAll(Enumerable.Range(0, 20).Select(_ => Task.Run(() => Corrections.ReverseAsync(grant, "ada", "typo", Cancellation))));
+        var results = await Task.WhenAll(Enumerable.Range(0, 20).Select(_ => Task.Run(() => Corrections.ReverseAsync(grant, Ada, "typo", Cancellation))));
         var reversal = Assert.Single(results.OfType<PostResult.Posted>()).TransactionId;
         Assert.All(results.OfType<PostResult.AlreadyPosted>(), again => Assert.Equal(reversal, again.TransactionId));
         Assert.Equal(Money.Zero, await PostedAsync());
-        AssertRefused(LedgerRefusal.CorrectionUnsound, await Corrections.ReverseAsync(reversal, "ada", "again", Cancellation));
-        AssertRefused(LedgerRefusal.CorrectionUnsound, await Corrections.ReverseAsync("txn_none", "ada", "again", Cancellation));
+        AssertRefused(LedgerRefusal.CorrectionUnsound, await Corrections.ReverseAsync(reversal, Ada, "again", Cancellation));
+        AssertRefused(LedgerRefusal.CorrectionUnsound, await Corrections.ReverseAsync("txn_none", Ada, "again", Cancellation));
         // Spent money cannot come back.
         var spent = await PostAsync(Movements.CreditGrant(Acme, Money.Parse("5.00"), "spent", "ada", "x"));
         await PostAsync(Movements.Adjustment(Acme, Money.Parse("-1.00"), "spend", "ada", "x"));
-        AssertRefused(LedgerRefusal.InsufficientBalance, await Corrections.ReverseAsync(spent, "ada", "x", Cancellation));
+        AssertRefused(LedgerRefusal.InsufficientBalance, await Corrections.ReverseAsync(spent, Ada, "x", Cancellation));
         // No mirror.
         var unlike = Movements.Reversal(new(spent, "CreditGrant", Acme,
             [new("expense:credit_grants", new(-1)), new("customer:acme", new(1))]), "ada", "x");
@@ -142,7 +144,7 @@ public sealed class CorrectionsTests(PostgresFixture postgres) : BillingTest(pos
         await RunAsync(1, T0);
         await Meter.SettleAsync(Acme, T0.AddMinutes(10), Cancellation);
         var usage = (await Transactions.ListAsync(Acme, null, 1, Cancellation))[0].TransactionId;
-        AssertRefused(LedgerRefusal.CorrectionUnsound, await Corrections.ReverseAsync(usage, "ada", "x", Cancellation));
+        AssertRefused(LedgerRefusal.CorrectionUnsound, await Corrections.ReverseAsync(usage, Ada, "x", Cancellation));
     }
 
     [Fact]

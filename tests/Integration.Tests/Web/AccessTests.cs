@@ -152,7 +152,7 @@ public sealed class AccessTests(WebServer server)
     [InlineData("ADMIN")]
     [InlineData("SUPER_ADMIN")]
     public async Task The_profile_says_who_the_token_is(string role) =>
-        (await server.As("acme", role).GetAsync("/auth/profile")).IsExactly($$$"""{"user":{"id":"acme","userRole":"USER_ROLE_{{{role}}}"}}""");
+        (await server.As("acme", role).GetAsync("/auth/profile")).IsExactly($$$"""{"user":{"id":"acme","userRole":"USER_ROLE_{{{role}}}","accountRole":"ACCOUNT_ROLE_OWNER"}}""");
 
     [Fact]
     public async Task The_token_command_prints_a_token_that_the_server_takes()
@@ -160,7 +160,7 @@ public sealed class AccessTests(WebServer server)
         var token = TokenCommand.Run(
             ["--account", "acme", "--role", "ADMIN", "--lifetime", "8h", $"--Tensormesh:DevelopmentSigningKey={WebServer.SigningKey}"],
                 TimeProvider.System);
-        (await server.WithToken(token).GetAsync("/auth/profile")).IsExactly("""{"user":{"id":"acme","userRole":"USER_ROLE_ADMIN"}}""");
+        (await server.WithToken(token).GetAsync("/auth/profile")).IsExactly("""{"user":{"id":"acme","userRole":"USER_ROLE_ADMIN","accountRole":"ACCOUNT_ROLE_OWNER"}}""");
     }
 
     [Theory]

@@ -282,4 +282,49 @@ public sealed class MoneyRoutesTests(WebServer server)
 
     private static long UnitsOf(JsonElement row) => long.Parse(row.GetProperty("amount").GetProperty("units").GetString()!,
         CultureInfo.InvariantCulture);
+
+    [Fact]
+    public async Task An_adjustment_is_of_either_sign_has_a_reason_and_takes_no_more_than_there_is()
+    {
+        var account = await server.OpenAccountAsync();
+        (await AdjustAsync("10")).Ok();
+        (await AdjustAsync("-4", key: account)).IsExactly("""{"balance":{"currencyCode":"USD","units":"6","nanos":0}}""");
+        (await AdjustAsync("-4", key: account)).IsExactly("""{"balance":{"currencyCode":"USD","units":"6","nanos":0}}""");
+        (await AdjustAsync("-5", key: account)).Problem(HttpStatusCode.Conflict, "idempotency-key-reused");
+        Assert.Contains("less than 7.00", (await AdjustAsync("-7")).Problem(HttpStatusCode.Conflict, "balance-too-low"), StringComparison.Ordinal);
+        (await AdjustAsync("0")).Problem(HttpStatusCode.BadRequest, "invalid-field", "amount");
+        (await AdjustAsync("1", reason: " ")).Problem(HttpStatusCode.BadRequest, "invalid-field", "reason");
+        (await AdjustAsync("1", target: "nobody")).Problem(HttpStatusCode.NotFound, "account-unknown", "targetUserId");
+        Assert.Equal("6", (await server.As(account).GetAsync("/v1/billing/balance")).Ok().GetProperty("balance").GetProperty("units").GetString());
+
+        Task<Answer> AdjustAsync(string units, string? key = null, string reason = "by hand", string? target = null) => admin.PostAsync(
+            "/v1/admin/billing/balances:adjust",
+            $$$"""{"targetUserId":"{{{target ?? account}}}","amount":{"currencyCode":"USD","units":"{{{units}}}"},"reason":"{{{reason}}}"}""", key);
+    }
+
+    [Fact]
+    public async Task A_grant_made_in_error_is_reversed_once_and_real_money_is_not()
+    {
+        var account = await server.OpenAccountAsync();
+        var customer = server.As(account);
+        (await admin.AddBalanceAsync(account, "10")).Ok();
+        var grant = await NewestAsync();
+        (await ReverseAsync(grant)).IsExactly("""{"balance":{"currencyCode":"USD","units":"0","nanos":0}}""");
+        var reversal = await NewestAsync();
+        (await ReverseAsync(grant)).IsExactly("""{"balance":{"currencyCode":"USD","units":"0","nanos":0}}""");
+        Assert.Equal(reversal, await NewestAsync());
+        (await ReverseAsync(reversal)).Problem(HttpStatusCode.Conflict, "cannot-be-taken-back");
+
+        (await customer.AttachAsync("pm_card_visa")).Ok();
+        (await customer.TopUpAsync("5")).Ok();
+        Assert.Contains("payment company", (await ReverseAsync(await NewestAsync())).Problem(HttpStatusCode.Conflict, "cannot-be-taken-back"), StringComparison.Ordinal);
+        (await ReverseAsync("txn_none")).Problem(HttpStatusCode.NotFound, "transaction-unknown");
+        (await admin.PostAsync($"/v1/admin/billing/transactions/{grant}:reverse", "{}")).Problem(HttpStatusCode.BadRequest, "invalid-field", "reason");
+        (await customer.PostAsync($"/v1/admin/billing/transactions/{grant}:reverse", "{}")).Problem(HttpStatusCode.Forbidden, "admins-only");
+
+        Task<Answer> ReverseAsync(string transaction) => admin.PostAsync($"/v1/admin/billing/transactions/{transaction}:reverse", """{"reason":"typo"}""");
+
+        async Task<string> NewestAsync() => (await customer.GetAsync("/v1/billing/transactions?pageSize=1")).Ok()
+            .GetProperty("transactions")[0].GetProperty("transactionId").GetString()!;
+    }
 }

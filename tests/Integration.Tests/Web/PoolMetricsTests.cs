@@ -38,7 +38,7 @@ public sealed class PoolMetricsTests(PostgresFixture postgres) : BillingTest(pos
             Assert.False(web.HasExited, "it ended");
             try
             {
-                return await ReadAsync() is not null;
+                return (await http.GetAsync(new Uri(url, "healthz"), Cancellation)).IsSuccessStatusCode && await ReadAsync() is not null;
             }
             catch (HttpRequestException)
             {

@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using System.Globalization;
+using System.Text.Json.Nodes;
 using Npgsql;
 using NpgsqlTypes;
 
@@ -34,11 +35,12 @@ public sealed class AutoTopUps(NpgsqlDataSource dataSource, IPaymentProvider pro
 
     /// <summary>Turns it on, or changes it; what was disabled begins anew. What was charged already counts towards the new caps.</summary>
     /// <param name="plan">One that <see cref="AutoTopUpRule.Refuse"/> finds nothing wrong with.</param>
+    /// <param name="by">Who asked for it, which is noted with it.</param>
     /// <returns>False when there is no such account.</returns>
-    public Task<bool> SaveAsync(AccountId account, AutoTopUpPlan plan, CancellationToken cancellation)
+    public Task<bool> SaveAsync(AccountId account, AutoTopUpPlan plan, CancellationToken cancellation, Actor? by = null)
     {
         if (AutoTopUpRule.Refuse(plan) is var (field, message)) throw new ArgumentException($"{field}: {message}", nameof(plan));
-        return Transact.UseAsync(dataSource, async connection =>
+        return Transact.RunAsync(dataSource, async connection =>
         {
             await using var save = new NpgsqlCommand(
                 """
@@ -54,15 +56,27 @@ public sealed class AutoTopUps(NpgsqlDataSource dataSource, IPaymentProvider pro
                     Transact.Value(plan.DailyCap.Nanos), Transact.Value(plan.MonthlyCap.Nanos), Transact.Value(time.GetUtcNow().ToLedgerTime()),
                 },
             };
-            return await save.ExecuteNonQueryAsync(cancellation) == 1;
+            if (await save.ExecuteNonQueryAsync(cancellation) != 1) return false;
+            var details = new JsonObject
+            {
+                ["threshold"] = plan.Threshold.ToDecimalString(),
+                ["amount"] = plan.Amount.ToDecimalString(),
+                ["dailyCap"] = plan.DailyCap.ToDecimalString(),
+                ["monthlyCap"] = plan.MonthlyCap.ToDecimalString(),
+            };
+            await AuditLog.NoteAsync(connection, by, AuditAction.AutoTopUpSaved, account, null, details, cancellation);
+            return true;
         }, cancellation);
     }
 
     /// <summary>Turns it off. An attempt that is under way is still ended: its card may have been charged.</summary>
-    public Task RemoveAsync(AccountId account, CancellationToken cancellation) => Transact.UseAsync(dataSource, async connection =>
+    /// <inheritdoc cref="SaveAsync" path="/param[@name='by']"/>
+    public Task RemoveAsync(AccountId account, CancellationToken cancellation, Actor? by = null) => Transact.RunAsync(dataSource, async connection =>
     {
         await using var remove = new NpgsqlCommand("delete from auto_top_up where account = $1", connection) { Parameters = { Transact.Value(account.Value) } };
-        return await remove.ExecuteNonQueryAsync(cancellation);
+        if (await remove.ExecuteNonQueryAsync(cancellation) == 0) return false;
+        await AuditLog.NoteAsync(connection, by, AuditAction.AutoTopUpRemoved, account, null, [], cancellation);
+        return true;
     }, cancellation);
 
     /// <summary>Null when there is no such account.</summary>

@@ -4,22 +4,23 @@ create or replace function day_start(p_day date, p_zone text) returns timestampt
   from (select p_day::timestamp at time zone p_zone as midnight) d
 $$;
 
--- What was spent after one instant and up to another, in nanos: whole buckets, and the transactions of what is left at either end. Exact at
--- every instant; where both are instants at which a bucket begins, no transaction is looked at.
+-- What was spent after one instant and up to another, in nanos: whole buckets, and the transactions of what is too much or too little at
+-- either end. Exact at every instant. Where both are instants at which a bucket begins no transaction is looked at, and up to now none but what
+-- takes effect later than now: there is hardly ever any.
 create or replace function spent(p_customer bigint, p_after timestamptz, p_until timestamptz, p_types text[]) returns bigint language plpgsql stable as $$
 declare
   c_origin constant timestamptz := timestamptz '2000-01-01 00:00Z';
-  v_last timestamptz := date_bin('15 minutes', p_until, c_origin);
   v_first timestamptz := date_bin('15 minutes', p_after + interval '15 minutes' - interval '1 microsecond', c_origin);
+  v_last timestamptz := date_bin('15 minutes', p_until + interval '15 minutes' - interval '1 microsecond', c_origin);
 begin
-  if v_first > v_last then
-    return spent_by_transaction(p_customer, p_after, p_until, p_types);
+  if p_until <= p_after then
+    return 0;
   end if;
   return coalesce((
       select sum(b.amount_nanos) from spending_bucket b
       where b.customer = p_customer and b.bucket >= v_first and b.bucket < v_last and b.type = any (p_types)), 0)
     + case when v_first > p_after then spent_by_transaction(p_customer, p_after, v_first, p_types) else 0 end
-    + case when v_last < p_until then spent_by_transaction(p_customer, v_last, p_until, p_types) else 0 end;
+    - case when v_last > p_until then spent_by_transaction(p_customer, p_until, v_last, p_types) else 0 end;
 end $$;
 
 create or replace function spent_by_transaction(p_customer bigint, p_after timestamptz, p_until timestamptz, p_types text[]) returns bigint language sql stable as $$

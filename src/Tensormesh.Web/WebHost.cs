@@ -1,3 +1,4 @@
+using Microsoft.Net.Http.Headers;
 using Npgsql;
 using Prometheus;
 using Tensormesh.Billing;
@@ -65,6 +66,7 @@ internal static class WebHost
         });
         web.UseStatusCodePages(ProblemPages.ForStatusAsync);
         web.Use(NeverCached);
+        web.Use(Utf8Only);
         web.UseRouting();
         web.UseAuthentication();
         web.UseRateLimiter();
@@ -80,7 +82,7 @@ internal static class WebHost
         web.MapApiKeysApi();
         web.MapAdminApi();
         web.MapAuditApi();
-        web.MapOpenApi();
+        web.MapOpenApi("/openapi/v1.json");
         return web;
     }
 
@@ -90,6 +92,13 @@ internal static class WebHost
         if (!web.Services.GetRequiredService<WebSettings>().MigrateOnStart) return;
         await Migrator.MigrateAsync(web.Services.GetRequiredService<NpgsqlDataSource>(), cancellation);
     }
+
+    /// <summary>JSON is UTF-8 (RFC 8259, section 8.1). The framework would read other encodings, and fail at those that it does not know.</summary>
+    private static RequestDelegate Utf8Only(RequestDelegate next) => context =>
+        MediaTypeHeaderValue.TryParse(context.Request.ContentType, out var type) && type.Charset is { Length: > 0 } charset
+            && !charset.Equals("utf-8", StringComparison.OrdinalIgnoreCase)
+        ? Problem.UnsupportedMediaType().ExecuteAsync(context)
+        : next(context);
 
     /// <summary>Answers about one account's money belong in no cache on the way.</summary>
     private static RequestDelegate NeverCached(RequestDelegate next) => context =>

@@ -32,7 +32,7 @@ internal static class PageToken
         position = null;
         if (string.IsNullOrEmpty(text)) return true;
         Span<byte> token = stackalloc byte[Length];
-        if (text.Length != Base64Url.GetEncodedLength(Length) || !Base64Url.TryDecodeFromChars(text, token, out var written)
+        if (text.Length != Base64Url.GetEncodedLength(Length) || !Base64Url.IsValid(text) || !Base64Url.TryDecodeFromChars(text, token, out var written)
             || written != Length) return false;
         if (token[0] != Version || !token[^CheckBytes..].SequenceEqual(Check(token[..^CheckBytes], account, query))) return false;
         position = BinaryPrimitives.ReadInt64BigEndian(token[1..]);

@@ -20,7 +20,7 @@ public sealed class WebSuite : ICollectionFixture<WebServer>
 }
 
 /// <summary>The Web API on a free port, in front of a real Postgres of its own. Each test opens accounts of its own in it.</summary>
-public sealed class WebServer : IAsyncLifetime
+public class WebServer : IAsyncLifetime
 {
     public const string SigningKey = "integration-tests-sign-with-this-key-only";
 
@@ -35,18 +35,22 @@ public sealed class WebServer : IAsyncLifetime
     public string Database { get; private set; } = "";
 
     public IServiceProvider Services => Host.Services;
+    public Uri Address => AddressOf(Host);
 
-    public async ValueTask InitializeAsync()
+    /// <summary>Of <see cref="Host"/>, besides those that every test needs.</summary>
+    protected virtual IReadOnlyList<string> Settings => [];
+
+    public virtual async ValueTask InitializeAsync()
     {
         // The same few names in each run: what a killed run left running is stopped by the next.
         directory = Path.Combine(AppContext.BaseDirectory, "postgres-web",
             Interlocked.Increment(ref servers).ToString(CultureInfo.InvariantCulture));
         Postgres = await PostgresServer.StartAsync(directory, CancellationToken.None);
         Database = await Postgres.CreateDatabaseAsync("billing", CancellationToken.None);
-        Host = await StartAsync("--Tensormesh:MigrateOnStart=true");
+        Host = await StartAsync(["--Tensormesh:MigrateOnStart=true", .. Settings]);
     }
 
-    public async ValueTask DisposeAsync()
+    public virtual async ValueTask DisposeAsync()
     {
         foreach (var host in extraHosts.Append(Host))
         {
@@ -56,6 +60,7 @@ public sealed class WebServer : IAsyncLifetime
 
         await Postgres.DisposeAsync();
         if (Directory.Exists(directory)) Directory.Delete(directory, recursive: true);
+        GC.SuppressFinalize(this);
     }
 
     /// <summary>One more server on the same database, with settings of its own.</summary>

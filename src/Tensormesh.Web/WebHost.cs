@@ -1,3 +1,4 @@
+using Microsoft.AspNetCore.Http.Metadata;
 using Microsoft.Net.Http.Headers;
 using Npgsql;
 using Prometheus;
@@ -38,12 +39,7 @@ internal static class WebHost
         builder.Services.AddSingleton<AccountLookup>().AddSingleton<MoneyLog>().AddSingleton<Readiness>().AddSingleton<ProblemPages>();
         builder.Services.ConfigureHttpJsonOptions(json => Wire.Configure(json.SerializerOptions));
         builder.Services.Configure<RouteHandlerOptions>(handlers => handlers.ThrowOnBadRequest = true);
-        builder.Services.AddOpenApi(document => document.AddDocumentTransformer((api, _, _) =>
-        {
-            api.Info.Title = "Tensormesh billing";
-            api.Servers = [];
-            return Task.CompletedTask;
-        }));
+        builder.Services.AddApiDescription();
         if (settings.MetricsUrl is { } metricsUrl)
         {
             builder.Services.AddMetricServer(server =>
@@ -66,8 +62,9 @@ internal static class WebHost
         });
         web.UseStatusCodePages(ProblemPages.ForStatusAsync);
         web.Use(NeverCached);
-        web.Use(Utf8Only);
+        web.UseApiPage();
         web.UseRouting();
+        web.Use(Utf8Only);
         web.UseAuthentication();
         web.UseRateLimiter();
         web.UseAuthorization();
@@ -82,7 +79,7 @@ internal static class WebHost
         web.MapApiKeysApi();
         web.MapAdminApi();
         web.MapAuditApi();
-        web.MapOpenApi("/openapi/v1.json");
+        web.MapApiDescription();
         return web;
     }
 
@@ -95,7 +92,8 @@ internal static class WebHost
 
     /// <summary>JSON is UTF-8 (RFC 8259, section 8.1). The framework would read other encodings, and fail at those that it does not know.</summary>
     private static RequestDelegate Utf8Only(RequestDelegate next) => context =>
-        MediaTypeHeaderValue.TryParse(context.Request.ContentType, out var type) && type.Charset is { Length: > 0 } charset
+        context.GetEndpoint()?.Metadata.GetMetadata<IAcceptsMetadata>() is not null
+            && MediaTypeHeaderValue.TryParse(context.Request.ContentType, out var type) && type.Charset is { Length: > 0 } charset
             && !charset.Equals("utf-8", StringComparison.OrdinalIgnoreCase)
         ? Problem.UnsupportedMediaType().ExecuteAsync(context)
         : next(context);

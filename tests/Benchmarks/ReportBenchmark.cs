@@ -15,7 +15,8 @@ internal static class ReportBenchmark
 
     private const int SmallTransactions = 5_000;
     private const int LargeTransactions = 5_000_000;
-    private const int RowsAtOnce = 100_000;
+    /// <summary>Each changes the same two sums, whose versions within one SQL transaction have to be gone through.</summary>
+    private const int RowsAtOnce = 1_000;
     private const int Samples = 400;
     private const int WarmUps = 50;
     private const int PageSize = 20;

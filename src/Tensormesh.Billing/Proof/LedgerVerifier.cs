@@ -59,7 +59,7 @@ public sealed class LedgerVerifier(NpgsqlDataSource dataSource)
         if (!await reader.ReadAsync(cancellation)) return null;
         var (account, bucket, type) = (reader.GetString(0), reader.GetFieldValue<DateTimeOffset>(1), reader.GetString(2));
         return new(
-            $"spending of {account} by {type} in the quarter of an hour after {bucket:O}", Nanos(reader.GetDecimal(3)),
+            $"spending of {account} by {type} in the {(reader.GetBoolean(5) ? "day" : "quarter of an hour")} after {bucket:O}", Nanos(reader.GetDecimal(3)),
             reader.IsDBNull(4) ? "none" : Nanos(reader.GetInt64(4)));
     }
 

@@ -112,7 +112,7 @@ public sealed class Statements(NpgsqlDataSource dataSource)
         NpgsqlConnection connection, AccountId account, CancellationToken cancellation)
     {
         await using var command = new NpgsqlCommand(
-            "select l.id, a.time_zone, least(a.created_at, (select min(b.bucket) from spending_bucket b where b.customer = l.id)) "
+            "select l.id, a.time_zone, least(a.created_at, (select min(b.bucket) from spending_bucket b where b.customer = l.id and not b.is_day)) "
                 + "from account a join ledger_account l on l.account = a.id where a.id = $1", connection)
         {
             Parameters = { Transact.Value(account.Value) },

@@ -18,11 +18,11 @@ internal static class AdminApi
     public static void MapAdminApi(this IEndpointRouteBuilder routes)
     {
         var admin = routes.MapGroup("/v1/admin/billing").Needing(Permission.Administer).WithTags("admin");
-        admin.MapPost("/balances", GetBalancesAsync).Produces<BalancesAnswer>();
-        admin.MapPost("/balances:add", AddBalanceAsync).Produces<BalanceAnswer>();
-        admin.MapPost("/balances:adjust", AdjustBalanceAsync).Produces<BalanceAnswer>();
-        admin.MapPost("/transactions/{transactionId}:reverse", ReverseAsync).Produces<BalanceAnswer>();
-        admin.MapPost("/spending/summary", GetSpendingAsync).Produces<SpendingsAnswer>();
+        admin.MapPost("/balances", GetBalancesAsync).Produces<BalancesAnswer>().Refusing(404);
+        admin.MapPost("/balances:add", AddBalanceAsync).Produces<BalanceAnswer>().Refusing(404).TakingIdempotencyKey();
+        admin.MapPost("/balances:adjust", AdjustBalanceAsync).Produces<BalanceAnswer>().Refusing(404).TakingIdempotencyKey();
+        admin.MapPost("/transactions/{transactionId}:reverse", ReverseAsync).Produces<BalanceAnswer>().Refusing(404, 409);
+        admin.MapPost("/spending/summary", GetSpendingAsync).Produces<SpendingsAnswer>().Refusing(404);
     }
 
     private static async Task<IResult> GetBalancesAsync(TargetsRequest body, AccountLookup accounts, CancellationToken cancellation)

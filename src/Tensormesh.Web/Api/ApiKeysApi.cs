@@ -11,8 +11,8 @@ internal static class ApiKeysApi
 
     public static void MapApiKeysApi(this IEndpointRouteBuilder routes)
     {
-        var keys = routes.MapGroup(Path).Needing(Permission.ManageApiKeys).WithTags("api keys");
-        keys.MapPost("", CreateAsync).Produces<ApiKeyAnswer>();
+        var keys = routes.MapGroup(Path).Needing(Permission.ManageApiKeys).WithTags("api keys").Refusing(404);
+        keys.MapPost("", CreateAsync).Produces<ApiKeyAnswer>().TakingIdempotencyKey();
         keys.MapGet("", ListAsync).Produces<ApiKeysAnswer>();
         keys.MapDelete("/{apiKeyId}", DeleteAsync).Produces<Done>();
     }

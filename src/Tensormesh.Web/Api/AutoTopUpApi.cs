@@ -10,7 +10,7 @@ internal static class AutoTopUpApi
 
     public static void MapAutoTopUpApi(this IEndpointRouteBuilder routes)
     {
-        var group = routes.MapGroup("").WithTags("payments");
+        var group = routes.MapGroup("").WithTags("payments").Refusing(404);
         group.MapGet(Path, GetAsync).Produces<AutoTopUpAnswer>();
         group.MapPut(Path, SaveAsync).Produces<AutoTopUpAnswer>();
         group.MapDelete(Path, RemoveAsync).Produces<Done>();

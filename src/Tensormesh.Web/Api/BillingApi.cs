@@ -14,7 +14,7 @@ internal static class BillingApi
 
     public static void MapBillingApi(this IEndpointRouteBuilder routes)
     {
-        var billing = routes.MapGroup("/v1/billing").WithTags("billing");
+        var billing = routes.MapGroup("/v1/billing").WithTags("billing").Refusing(404);
         billing.MapGet("/balance", GetBalanceAsync).Produces<BalanceAnswer>();
         billing.MapGet("/transactions", ListTransactionsAsync).Produces<TransactionsAnswer>();
         billing.MapGet("/transactions/{transactionId}", GetTransactionAsync).Produces<TransactionDetailJson>();

@@ -15,14 +15,14 @@ internal static partial class PaymentsApi
 
     public static void MapPaymentsApi(this IEndpointRouteBuilder routes)
     {
-        var stripe = routes.MapGroup("/v1/billing/stripe").WithTags("payments");
+        var stripe = routes.MapGroup("/v1/billing/stripe").WithTags("payments").Refusing(404);
         stripe.MapGet("/customers", GetCustomerAsync).Produces<CustomerAnswer>();
         stripe.MapGet("/customers/payment-methods", ListCardsAsync).Produces<CardsAnswer>();
-        stripe.MapPost("/customers/payment-methods", AttachCardAsync).Produces<Done>();
-        stripe.MapPost("/payment-intents", TopUpAsync).Produces<PaymentIntentAnswer>();
+        stripe.MapPost("/customers/payment-methods", AttachCardAsync).Produces<Done>().Refusing(402);
+        stripe.MapPost("/payment-intents", TopUpAsync).Produces<PaymentIntentAnswer>().Refusing(402).TakingIdempotencyKey();
 
         // Ours: the public API names no path for these.
-        stripe.MapPost("/setup-intents", BeginSetupAsync).Produces<SetupIntentAnswer>();
+        stripe.MapPost("/setup-intents", BeginSetupAsync).Produces<SetupIntentAnswer>().TakingIdempotencyKey();
         stripe.MapDelete("/customers/payment-methods/{paymentMethodId}", DetachCardAsync).Produces<Done>();
         stripe.MapPost("/customers/payment-methods/{paymentMethodId}:default", MakeDefaultAsync).Produces<Done>();
     }

@@ -11,12 +11,12 @@ internal static class ReportsApi
 
     public static void MapReportsApi(this IEndpointRouteBuilder routes)
     {
-        var billing = routes.MapGroup("/v1/billing").WithTags("reports");
-        billing.MapGet("/transactions:export", ExportTransactionsAsync).Produces(200, contentType: "text/csv");
-        billing.MapGet("/charges:export", ExportChargesAsync).Produces(200, contentType: "text/csv");
+        var billing = routes.MapGroup("/v1/billing").WithTags("reports").Refusing(404);
+        billing.MapGet("/transactions:export", ExportTransactionsAsync).Produces<string>(200, "text/csv");
+        billing.MapGet("/charges:export", ExportChargesAsync).Produces<string>(200, "text/csv");
         billing.MapGet("/statements", ListStatementsAsync).Produces<StatementsAnswer>();
         billing.MapGet("/statements/{month}", GetStatementAsync).Produces<StatementAnswer>();
-        billing.MapGet("/statements/{month}:print", PrintStatementAsync).Produces(200, contentType: "text/html");
+        billing.MapGet("/statements/{month}:print", PrintStatementAsync).Produces<string>(200, "text/html");
     }
 
     private static async Task<IResult> ExportTransactionsAsync(

@@ -112,7 +112,7 @@ public sealed class SpendingTests(PostgresFixture postgres) : BillingTest(postgr
         // As the migration does, whose sums every test compares with the transactions at its end.
         var kept = await ScalarAsync<decimal>("select sum(amount_nanos) from spending_bucket");
         var backfill = SqlText.Read("Migrations/0012_roll_up_spending.sql");
-        backfill = backfill[backfill.IndexOf("insert into spending_bucket (customer, bucket, type, amount_nanos)\nselect", StringComparison.Ordinal)..];
+        backfill = backfill[backfill.IndexOf("insert into spending_bucket (customer, is_day, bucket, type, amount_nanos)\nselect", StringComparison.Ordinal)..];
         await ExecuteAsync("truncate spending_bucket");
         await ExecuteAsync(backfill[..(backfill.IndexOf(';', StringComparison.Ordinal) + 1)]);
         Assert.Equal(kept, await ScalarAsync<decimal>("select sum(amount_nanos) from spending_bucket"));

@@ -59,15 +59,15 @@ public sealed class VerifyTests(PostgresFixture postgres) : BillingTest(postgres
         => Assert.Equal((0L, null), ((await VerifyAsync()).Transactions, (await VerifyAsync()).Difference));
 
     [Theory]
-    [InlineData("update spending_bucket set amount_nanos = amount_nanos + 1 where bucket = (select min(bucket) from spending_bucket)", "1 nanos more")]
-    [InlineData("delete from spending_bucket where bucket = (select min(bucket) from spending_bucket)", "none")]
-    public async Task A_sum_that_reports_add_up_is_changed(string tamper, string found)
+    [InlineData("update spending_bucket set amount_nanos = amount_nanos + 1", "not is_day", "the quarter of an hour after 2026-03-01T12:00", 833333333, "833333334 nanos")]
+    [InlineData("delete from spending_bucket", "not is_day", "the quarter of an hour after 2026-03-01T12:00", 833333333, "none")]
+    [InlineData("update spending_bucket set amount_nanos = amount_nanos + 1", "is_day", "the day after 2026-03-01T00:00", 3666666666, "3666666667 nanos")]
+    public async Task A_sum_that_reports_add_up_is_changed(string tamper, string which, string where, long expected, string found)
     {
-        var difference = await FirstDifferenceAsync("spending_bucket", tamper);
+        var difference = await FirstDifferenceAsync(
+            "spending_bucket", $"{tamper} where {which} and bucket = (select min(bucket) from spending_bucket where {which})");
         Assert.Equal(
-            ("spending of customer:acme by GpuUsage in the quarter of an hour after 2026-03-01T12:00:00.0000000+00:00", "833333333 nanos"),
-            (difference.What, difference.Expected));
-        Assert.Equal(found == "none" ? "none" : "833333334 nanos", difference.Found);
+            ($"spending of customer:acme by GpuUsage in {where}:00.0000000+00:00", $"{expected} nanos", found), (difference.What, difference.Expected, difference.Found));
     }
 
     private async Task<string> NameAsync(int position)

@@ -11,10 +11,10 @@ namespace Tensormesh.Integration.Tests.Web;
 [Collection(WebSuite.Name)]
 public sealed class AccessTests(WebServer server)
 {
-    private static readonly string[] Open = ["/healthz", "/readyz"];
+    private static readonly string[] Open = ["/healthz", "/readyz", "/openapi/v1.json"];
 
     [Fact]
-    public async Task Nothing_but_health_and_readiness_answers_without_a_token()
+    public async Task Nothing_but_health_readiness_and_the_document_answers_without_a_token()
     {
         var routes = server.Services.GetRequiredService<EndpointDataSource>().Endpoints.OfType<RouteEndpoint>()
             .SelectMany(endpoint => endpoint.Metadata.GetRequiredMetadata<HttpMethodMetadata>().HttpMethods, (endpoint, method) =>

@@ -82,6 +82,7 @@ public sealed class FuzzTests(FuzzServer server) : IClassFixture<FuzzServer>
             .SelectMany(route => route.Metadata.GetRequiredMetadata<HttpMethodMetadata>().HttpMethods, (route, method) => (Route: route, Method: method))
             .OrderBy(each => $"{each.Route.RoutePattern.RawText} {each.Method}", StringComparer.Ordinal).ToArray();
         Assert.True(routes.Length >= 30, $"only {routes.Length} routes");
+        var document = await ApiDocument.ReadAsync(server);
         string?[] tokens = [WebServer.Token(account, "USER"), WebServer.Token("ops", "ADMIN"), null];
         var (refused, before) = (0, await DigestAsync());
         foreach (var (route, method) in routes)
@@ -93,6 +94,16 @@ public sealed class FuzzTests(FuzzServer server) : IClassFixture<FuzzServer>
                 using var response = await Http.SendAsync(request, Cancellation);
                 var text = await response.Content.ReadAsStringAsync(Cancellation);
                 Assert.True((int)response.StatusCode < 500, $"{told}\n{(int)response.StatusCode} {text}");
+                if (route.Metadata.GetMetadata<IExcludeFromDescriptionMetadata>() is null)
+                {
+                    var why = document.WhyUndocumented(
+                        method, route.RoutePattern.RawText!.TrimEnd('/'), (int)response.StatusCode, response.Content.Headers.ContentType?.MediaType ?? "", text);
+                    Assert.True(why is null, $"{told}\n{(int)response.StatusCode} {text}\n{why}");
+                    Assert.True(
+                        !response.Headers.Contains("Idempotency-Key")
+                        || ApiDocument.Parameters(document.Find(method, route.RoutePattern.RawText!.TrimEnd('/'))!, "header").Contains("Idempotency-Key"), told);
+                }
+
                 var after = await DigestAsync();
                 if ((int)response.StatusCode >= 400)
                 {

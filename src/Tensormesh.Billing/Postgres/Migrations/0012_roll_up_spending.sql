@@ -1,19 +1,22 @@
--- What each account spent, in quarters of an hour: reports add up a few rows, however many transactions there are. A row is changed by the
--- SQL transaction that posts, whoever posts, so that no reader ever sees one without the other.
+-- What each account spent, in quarters of an hour and in days (UTC): reports add up a few rows, however many transactions there are. A row is
+-- changed by the SQL transaction that posts, whoever posts, so that no reader ever sees one without the other.
 
 create table spending_bucket (
   customer      bigint not null,
-  -- The bucket has what is effective after this instant and up to a quarter of an hour later: a usage window belongs where it ends. Every time
+  is_day        boolean not null,
+  -- The bucket has what is effective after this instant and up to a quarter of an hour, or a day, later: a usage window belongs where it ends. Every time
   -- zone in use is whole quarters of an hour from UTC, so that its days begin between two buckets.
   bucket        timestamptz not null,
   type          text not null,
   -- Positive: spent. Corrections and credits for faulty GPUs are negative.
   amount_nanos  bigint not null,
-  primary key (customer, bucket, type)
+  primary key (customer, is_day, bucket, type)
 ) with (fillfactor = 50);
 
 create function roll_up_spending() returns trigger language plpgsql as $$
 declare
+  c_origin constant timestamptz := timestamptz '2000-01-01 00:00Z';
+  v_at timestamptz := new.effective_at - interval '1 microsecond';
   v_spent bigint := 0;
 begin
   for i in 1..cardinality(new.accounts) loop
@@ -21,17 +24,18 @@ begin
       v_spent := v_spent - new.amounts[i];
     end if;
   end loop;
-  insert into spending_bucket as b (customer, bucket, type, amount_nanos)
-    values (new.customer, date_bin('15 minutes', new.effective_at - interval '1 microsecond', timestamptz '2000-01-01 00:00Z'), new.type, v_spent)
-    on conflict (customer, bucket, type) do update set amount_nanos = b.amount_nanos + excluded.amount_nanos;
+  insert into spending_bucket as b (customer, is_day, bucket, type, amount_nanos)
+    values (new.customer, false, date_bin('15 minutes', v_at, c_origin), new.type, v_spent), (new.customer, true, date_bin('1 day', v_at, c_origin), new.type, v_spent)
+    on conflict (customer, is_day, bucket, type) do update set amount_nanos = b.amount_nanos + excluded.amount_nanos;
   return null;
 end $$;
 
-insert into spending_bucket (customer, bucket, type, amount_nanos)
-select t.customer, date_bin('15 minutes', t.effective_at - interval '1 microsecond', timestamptz '2000-01-01 00:00Z'), t.type, -sum(e.amount)
+insert into spending_bucket (customer, is_day, bucket, type, amount_nanos)
+select t.customer, s.is_day, date_bin(s.length, t.effective_at - interval '1 microsecond', timestamptz '2000-01-01 00:00Z'), t.type, -sum(e.amount)
 from ledger_transaction t cross join lateral unnest(t.accounts, t.amounts) as e(account, amount)
+cross join (values (false, interval '15 minutes'), (true, interval '1 day')) as s(is_day, length)
 where t.type in ('GpuUsage', 'GpuUsageCorrection', 'GpuFaultCredit', 'ServerlessUsage') and e.account = t.customer
-group by 1, 2, 3;
+group by 1, 2, 3, 4;
 
 -- Both columns in one direction, so that a page begins where the one before ended by comparing them as one: "this account, newest first" alone
 -- lets Postgres look for an account's newest among everybody's.

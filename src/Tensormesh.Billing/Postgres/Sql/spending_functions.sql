@@ -4,21 +4,33 @@ create or replace function day_start(p_day date, p_zone text) returns timestampt
   from (select p_day::timestamp at time zone p_zone as midnight) d
 $$;
 
--- What was spent after one instant and up to another, in nanos: whole buckets, and the transactions of what is too much or too little at
--- either end. Exact at every instant. Where both are instants at which a bucket begins no transaction is looked at, and up to now none but what
--- takes effect later than now: there is hardly ever any.
+-- What was spent after one instant and up to another, in nanos: whole days, quarters of an hour before and after them, and the transactions of
+-- what is then too much or too little at either end. Exact at every instant. Where both are instants at which a quarter begins no transaction is looked at,
+-- and up to now none but what takes effect later than now: there is hardly ever any.
 create or replace function spent(p_customer bigint, p_after timestamptz, p_until timestamptz, p_types text[]) returns bigint language plpgsql stable as $$
 declare
   c_origin constant timestamptz := timestamptz '2000-01-01 00:00Z';
   v_first timestamptz := date_bin('15 minutes', p_after + interval '15 minutes' - interval '1 microsecond', c_origin);
   v_last timestamptz := date_bin('15 minutes', p_until + interval '15 minutes' - interval '1 microsecond', c_origin);
+  v_first_day timestamptz := date_bin('1 day', v_first + interval '1 day' - interval '1 microsecond', c_origin);
+  v_last_day timestamptz := date_bin('1 day', v_last, c_origin);
 begin
   if p_until <= p_after then
     return 0;
   end if;
+  if v_first_day >= v_last_day then
+    v_first_day := v_last;
+    v_last_day := v_last;
+  end if;
   return coalesce((
       select sum(b.amount_nanos) from spending_bucket b
-      where b.customer = p_customer and b.bucket >= v_first and b.bucket < v_last and b.type = any (p_types)), 0)
+      where b.customer = p_customer and b.is_day and b.bucket >= v_first_day and b.bucket < v_last_day and b.type = any (p_types)), 0)
+    + coalesce((
+      select sum(b.amount_nanos) from spending_bucket b
+      where b.customer = p_customer and not b.is_day and b.bucket >= v_first and b.bucket < v_first_day and b.type = any (p_types)), 0)
+    + coalesce((
+      select sum(b.amount_nanos) from spending_bucket b
+      where b.customer = p_customer and not b.is_day and b.bucket >= v_last_day and b.bucket < v_last and b.type = any (p_types)), 0)
     + case when v_first > p_after then spent_by_transaction(p_customer, p_after, v_first, p_types) else 0 end
     - case when v_last > p_until then spent_by_transaction(p_customer, p_until, v_last, p_types) else 0 end;
 end $$;

@@ -16,6 +16,7 @@ internal static class Access
     private const string Either = "Either";
 
     private static readonly TimeSpan ClockSkew = TimeSpan.FromSeconds(30);
+    private static readonly TimeSpan KeyRefresh = TimeSpan.FromSeconds(30);
 
     public static IServiceCollection AddAccess(this IServiceCollection services, WebSettings settings)
     {
@@ -36,6 +37,11 @@ internal static class Access
                 RequireSignedTokens = true,
             };
             Trust(settings.Issuer, bearer);
+        });
+        // A key that the provider no longer publishes was withdrawn: what it signed is worth nothing, from the next time that we ask.
+        services.PostConfigure<JwtBearerOptions>(JwtBearerDefaults.AuthenticationScheme, static bearer =>
+        {
+            if (bearer.ConfigurationManager is BaseConfigurationManager manager) manager.UseLastKnownGoodConfiguration = false;
         });
         services.Configure<KeyManagementOptions>(keys =>
         {
@@ -70,6 +76,8 @@ internal static class Access
                 break;
             case TokenIssuer.OpenIdConnect provider:
                 bearer.Authority = provider.Authority;
+                // How soon a token of a key that is not known yet makes us ask again, after the last time that we did.
+                bearer.RefreshInterval = KeyRefresh;
                 check.ValidAudience = provider.Audience;
                 // Asymmetric only: with an HMAC algorithm allowed, the provider's public key would do as a secret.
                 check.ValidAlgorithms =
@@ -97,11 +105,32 @@ internal static class Access
         OnChallenge = async context =>
         {
             context.HandleResponse();
+            if (context.AuthenticateFailure is not null && !await KnowsKeysAsync(context))
+            {
+                await Problem.SignInUnavailable().ExecuteAsync(context.HttpContext);
+                return;
+            }
+
             context.Response.Headers.WWWAuthenticate = context.AuthenticateFailure is null ? "Bearer" : "Bearer error=\"invalid_token\"";
             await Problem.Unauthenticated(WhyRefused(context.AuthenticateFailure)).ExecuteAsync(context.HttpContext);
         },
         OnForbidden = context => PermissionRequirement.Refuse(context.HttpContext).ExecuteAsync(context.HttpContext),
     };
+
+    /// <summary>Without the provider's keys nothing is known about a token, and to say that it is wrong would be a guess.</summary>
+    private static async Task<bool> KnowsKeysAsync(JwtBearerChallengeContext context)
+    {
+        if (context.Options.ConfigurationManager is not { } provider) return true;
+        try
+        {
+            await provider.GetConfigurationAsync(context.HttpContext.RequestAborted);
+            return true;
+        }
+        catch (Exception unreachable) when (unreachable is InvalidOperationException or HttpRequestException or IOException)
+        {
+            return false;
+        }
+    }
 
     /// <summary>Says enough to mend the call and nothing that helps to forge a token.</summary>
     private static string WhyRefused(Exception? failure) => failure switch

@@ -107,6 +107,10 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
             + "Idempotency-Key if it moves money.")
     { RetryAfter = LedgerRetry };
 
+    public static Problem SignInUnavailable() => new(503, "sign-in-unavailable", "The identity provider cannot be reached",
+        "The keys of the identity provider, with which tokens are checked, cannot be read at this moment. Repeat the request after as long as Retry-After says.")
+    { RetryAfter = LedgerRetry };
+
     public static Problem PaymentCompanyUnavailable() => new(503, "payment-company-unavailable", "The payment company cannot be asked",
         "The payment company gave no answer, so that it is not known whether this was done. Repeat the request after as long as Retry-After "
             + "says, with the same Idempotency-Key: what was charged is found, and nothing is charged twice.")

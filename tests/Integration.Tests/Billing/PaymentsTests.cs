@@ -95,6 +95,17 @@ public sealed class PaymentsTests(PostgresFixture postgres) : BillingTest(postgr
     }
 
     [Fact]
+    public async Task Two_top_ups_of_the_same_instant_are_two_and_each_is_credited()
+    {
+        await OpenAsync(Acme, "0.00");
+        // The clock stands still: nothing but their keys tells them apart.
+        var results = await Task.WhenAll(((string[])["one", "two"]).Select(
+            key => Task.Run(() => TopUps.ChargeAsync(Acme, Money.Parse("20.00"), "pm_card_visa", key, Cancellation))));
+        Assert.Equal(2, results.OfType<TopUpResult.Credited>().Select(result => result.PaymentIntentId).Distinct().Count());
+        Assert.Equal(Money.Parse("40.00"), await PostedAsync());
+    }
+
+    [Fact]
     public async Task A_top_up_that_stopped_between_the_charge_and_the_credit_is_finished_by_its_key()
     {
         await OpenAsync(Acme, "0.00");

@@ -1,4 +1,5 @@
 using System.Diagnostics.CodeAnalysis;
+using System.Text.Json.Serialization;
 using Tensormesh.Billing;
 
 namespace Tensormesh.Web;
@@ -91,19 +92,24 @@ internal sealed record StatementsAnswer(IReadOnlyList<StatementJson> Statements)
 internal sealed record StatementAnswer(StatementJson Statement);
 
 /// <param name="State">Open: it may still change.</param>
-/// <param name="PeriodEnd">Not with it.</param>
+/// <param name="PeriodStart">What took effect later than this, and not later than the period's end, belongs to the month.</param>
 /// <param name="Hash">SHA-256 of the statement and, by <paramref name="PreviousHash"/>, of those before; empty while it is open.</param>
 internal sealed record StatementJson(
     string Month, string State, string TimeZone, DateTime PeriodStart, DateTime PeriodEnd, MoneyJson OpeningBalance, MoneyJson ClosingBalance,
-    IReadOnlyList<StatementLineJson> Lines, string PreviousHash, string Hash, DateTime? ClosedAt)
+    IReadOnlyList<StatementLineJson> Lines, string PreviousHash, string Hash)
 {
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] public DateTime? ClosedAt { get; init; }
+
     public static StatementJson From(Statement statement) => new(
         statement.Month.ToString(), statement.ClosedAt is null ? "STATEMENT_STATE_OPEN" : "STATEMENT_STATE_CLOSED", statement.TimeZone,
         statement.Period.From.UtcDateTime, statement.Period.To.UtcDateTime,
         MoneyJson.From(statement.OpeningBalance), MoneyJson.From(statement.ClosingBalance),
         [.. statement.Lines.Select(line => new StatementLineJson(
             Wire.EnumName(TransactionJson.TypePrefix, line.Type), line.Correction, line.Transactions, MoneyJson.From(line.Amount)))],
-        statement.PreviousHash, statement.Hash, statement.ClosedAt?.UtcDateTime);
+        statement.PreviousHash, statement.Hash)
+    {
+        ClosedAt = statement.ClosedAt?.UtcDateTime,
+    };
 }
 
 /// <param name="Correction">Of a month before, and posted after that was closed.</param>

@@ -44,6 +44,7 @@ public static class BillingServices
         services.AddSingleton<Exports>();
         services.AddSingleton<ApiKeys>();
         services.AddSingleton<AuditLog>();
+        services.AddSingleton<RememberedRequests>();
         services.AddSingleton<Customers>();
         services.AddSingleton<PaymentEvents>();
         services.AddSingleton<PaymentMethods>();

@@ -21,7 +21,7 @@ internal static class AdminApi
         admin.MapPost("/balances", GetBalancesAsync).Produces<BalancesAnswer>().Refusing(404);
         admin.MapPost("/balances:add", AddBalanceAsync).Produces<BalanceAnswer>().Refusing(404).TakingIdempotencyKey();
         admin.MapPost("/balances:adjust", AdjustBalanceAsync).Produces<BalanceAnswer>().Refusing(404).TakingIdempotencyKey();
-        admin.MapPost("/transactions/{transactionId}:reverse", ReverseAsync).Produces<BalanceAnswer>().Refusing(404, 409);
+        admin.MapPost("/transactions/{transactionId}:reverse", ReverseAsync).Produces<BalanceAnswer>().Refusing(404).RememberingAnswers();
         admin.MapPost("/spending/summary", GetSpendingAsync).Produces<SpendingsAnswer>().Refusing(404);
     }
 

@@ -14,7 +14,7 @@ internal static class ApiKeysApi
         var keys = routes.MapGroup(Path).Needing(Permission.ManageApiKeys).WithTags("api keys").Refusing(404);
         keys.MapPost("", CreateAsync).Produces<ApiKeyAnswer>().TakingIdempotencyKey();
         keys.MapGet("", ListAsync).Produces<ApiKeysAnswer>();
-        keys.MapDelete("/{apiKeyId}", DeleteAsync).Produces<Done>();
+        keys.MapDelete("/{apiKeyId}", DeleteAsync).Produces<Done>().RememberingAnswers();
     }
 
     private static async Task<IResult> CreateAsync(

@@ -12,8 +12,8 @@ internal static class AutoTopUpApi
     {
         var group = routes.MapGroup("").WithTags("payments").Refusing(404);
         group.MapGet(Path, GetAsync).Produces<AutoTopUpAnswer>();
-        group.MapPut(Path, SaveAsync).Produces<AutoTopUpAnswer>();
-        group.MapDelete(Path, RemoveAsync).Produces<Done>();
+        group.MapPut(Path, SaveAsync).Produces<AutoTopUpAnswer>().RememberingAnswers();
+        group.MapDelete(Path, RemoveAsync).Produces<Done>().RememberingAnswers();
     }
 
     private static async Task<IResult> GetAsync(

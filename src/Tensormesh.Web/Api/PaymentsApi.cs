@@ -18,13 +18,13 @@ internal static partial class PaymentsApi
         var stripe = routes.MapGroup("/v1/billing/stripe").WithTags("payments").Refusing(404);
         stripe.MapGet("/customers", GetCustomerAsync).Produces<CustomerAnswer>();
         stripe.MapGet("/customers/payment-methods", ListCardsAsync).Produces<CardsAnswer>();
-        stripe.MapPost("/customers/payment-methods", AttachCardAsync).Produces<Done>().Refusing(402);
+        stripe.MapPost("/customers/payment-methods", AttachCardAsync).Produces<Done>().Refusing(402).RememberingAnswers();
         stripe.MapPost("/payment-intents", TopUpAsync).Produces<PaymentIntentAnswer>().Refusing(402).TakingIdempotencyKey();
 
         // Ours: the public API names no path for these.
         stripe.MapPost("/setup-intents", BeginSetupAsync).Produces<SetupIntentAnswer>().TakingIdempotencyKey();
-        stripe.MapDelete("/customers/payment-methods/{paymentMethodId}", DetachCardAsync).Produces<Done>();
-        stripe.MapPost("/customers/payment-methods/{paymentMethodId}:default", MakeDefaultAsync).Produces<Done>();
+        stripe.MapDelete("/customers/payment-methods/{paymentMethodId}", DetachCardAsync).Produces<Done>().RememberingAnswers();
+        stripe.MapPost("/customers/payment-methods/{paymentMethodId}:default", MakeDefaultAsync).Produces<Done>().RememberingAnswers();
     }
 
     private static async Task<IResult> GetCustomerAsync(string? userId, Caller caller, AccountLookup accounts, Customers customers,

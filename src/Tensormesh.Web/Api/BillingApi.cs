@@ -44,21 +44,22 @@ internal static class BillingApi
         if (!TryReadFilter(type, from, until, out var filter, out refusal)) return refusal;
         var query = $"{type}/{filter.From:O}/{filter.Until:O}";
         if (!PageToken.TryRead(pageToken, account, query, out var before)) return Problem.BadPageToken();
-        if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account);
+        if (await accounts.FindAsync(account, cancellation) is not { } standing) return Problem.AccountUnknown(account);
 
+        var calendar = AccountCalendar.Of(standing.Policy.TimeZone);
         var rows = await transactions.ListAsync(account, before, size + 1, cancellation, filter);
         var page = rows.Take(size).ToArray();
         var next = rows.Count > size ? PageToken.Write(page[^1].Position, account, query) : "";
-        return TypedResults.Ok(new TransactionsAnswer([.. page.Select(TransactionJson.From)], next));
+        return TypedResults.Ok(new TransactionsAnswer([.. page.Select(row => TransactionJson.From(row, calendar))], next));
     }
 
     private static async Task<IResult> GetTransactionAsync(
         string transactionId, string? userId, Caller caller, AccountLookup accounts, Transactions transactions, CancellationToken cancellation)
     {
         if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
-        if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account);
+        if (await accounts.FindAsync(account, cancellation) is not { } standing) return Problem.AccountUnknown(account);
         return await transactions.FindAsync(account, transactionId, cancellation) is { } found
-            ? TypedResults.Ok(TransactionDetailJson.From(found))
+            ? TypedResults.Ok(TransactionDetailJson.From(found, AccountCalendar.Of(standing.Policy.TimeZone)))
             : Problem.TransactionUnknown(transactionId);
     }
 
@@ -191,9 +192,10 @@ internal sealed record TransactionsAnswer(IReadOnlyList<TransactionJson> Transac
 /// <param name="StripePaymentIntentId">Empty where no payment is behind it.</param>
 /// <param name="PaymentMethodId">Empty where no card is behind it.</param>
 /// <param name="Details">An object; its members depend on the type.</param>
+/// <param name="Month">Ours: under which month it is listed, <c>2026-03</c> in the account's time zone.</param>
 internal sealed record TransactionJson(
     string TransactionId, string StripePaymentIntentId, string PaymentMethodId, DateTime CreatedAt, MoneyJson Amount, string Description,
-        string Status, string Type, JsonElement Details)
+        string Status, string Type, JsonElement Details, string Month)
 {
     public const string TypePrefix = "TRANSACTION_TYPE";
     /// <summary>The ledger holds only what has happened: there is no pending row and no failed one.</summary>
@@ -201,7 +203,7 @@ internal sealed record TransactionJson(
 
     private static readonly JsonElement NoDetails = JsonDocument.Parse("{}").RootElement;
 
-    public static TransactionJson From(AccountTransaction row) => new(
+    public static TransactionJson From(AccountTransaction row, AccountCalendar calendar) => new(
         row.TransactionId,
         row.PaymentIntentId ?? "",
         row.PaymentMethodId ?? "",
@@ -210,7 +212,8 @@ internal sealed record TransactionJson(
         row.Description,
         Succeeded,
         Wire.EnumName(TypePrefix, row.Type),
-        string.IsNullOrEmpty(row.Details) ? NoDetails : JsonElement.Parse(row.Details));
+        string.IsNullOrEmpty(row.Details) ? NoDetails : JsonElement.Parse(row.Details),
+        calendar.MonthOf(row.CreatedAt).ToString());
 }
 
 /// <summary>A transaction as the list has it, and what it has to do with others.</summary>
@@ -219,8 +222,8 @@ internal sealed record TransactionJson(
 /// <param name="CorrectedBy">The transactions that take it back.</param>
 internal sealed record TransactionDetailJson(TransactionJson Transaction, DateTime EffectiveAt, string Corrects, IReadOnlyList<string> CorrectedBy)
 {
-    public static TransactionDetailJson From(TransactionDetail detail) => new(
-        TransactionJson.From(detail.Transaction), detail.EffectiveAt.UtcDateTime, detail.Corrects ?? "", detail.CorrectedBy);
+    public static TransactionDetailJson From(TransactionDetail detail, AccountCalendar calendar) => new(
+        TransactionJson.From(detail.Transaction, calendar), detail.EffectiveAt.UtcDateTime, detail.Corrects ?? "", detail.CorrectedBy);
 }
 
 internal sealed record GpuPricingAnswer(IReadOnlyList<GpuPriceJson> Pricing);

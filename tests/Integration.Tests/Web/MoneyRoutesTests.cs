@@ -152,7 +152,7 @@ public sealed class MoneyRoutesTests(WebServer server)
     }
 
     [Fact]
-    public async Task A_transaction_has_exactly_the_public_members_and_its_details()
+    public async Task A_transaction_has_the_public_members_its_details_and_its_month_and_no_more()
     {
         var account = await server.OpenAccountAsync();
         (await admin.PostAsync("/v1/admin/billing/balances:add", $$$"""{"targetUserId":"{{{account}}}","amount":{"currencyCode":"USD","units":"4"},"reason":"welcome"}""")).Ok();
@@ -162,7 +162,7 @@ public sealed class MoneyRoutesTests(WebServer server)
         var row = Assert.Single(page.GetProperty("transactions").EnumerateArray());
         Assert.Equal(
             ["transactionId", "stripePaymentIntentId", "paymentMethodId", "createdAt", "amount", "description", "status", "type",
-                "details"],
+                "details", "month"],
             row.EnumerateObject().Select(member => member.Name));
         Assert.NotEqual("", row.GetProperty("transactionId").GetString());
         Assert.Equal("", row.GetProperty("stripePaymentIntentId").GetString());
@@ -175,6 +175,22 @@ public sealed class MoneyRoutesTests(WebServer server)
         Assert.Equal("TRANSACTION_TYPE_CREDIT_GRANT", row.GetProperty("type").GetString());
         Assert.Equal(JsonValueKind.Object, row.GetProperty("details").ValueKind);
         Assert.Contains("welcome", row.GetRawText(), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("Pacific/Kiritimati")]
+    [InlineData("Pacific/Pago_Pago")]
+    public async Task A_transaction_is_listed_under_the_month_that_its_account_had(string zone)
+    {
+        var account = new AccountId(await server.OpenAccountAsync());
+        await server.Services.GetRequiredService<Accounts>().DeclareAsync(account, new AccountPolicy(account.Value, null, null, zone), TestContext.Current.CancellationToken);
+        (await admin.AddBalanceAsync(account.Value, "4")).Ok();
+        var customer = server.As(account.Value);
+        var row = (await customer.GetAsync("/v1/billing/transactions")).Ok().GetProperty("transactions")[0];
+        var there = TimeZoneInfo.ConvertTime(row.GetProperty("createdAt").GetDateTimeOffset(), TimeZoneInfo.FindSystemTimeZoneById(zone));
+        Assert.Equal($"{there:yyyy-MM}", row.GetProperty("month").GetString());
+        var detail = (await customer.GetAsync($"/v1/billing/transactions/{row.GetProperty("transactionId").GetString()}")).Ok();
+        Assert.Equal(row.GetRawText(), detail.GetProperty("transaction").GetRawText());
     }
 
     [Fact]

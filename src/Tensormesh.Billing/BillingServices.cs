@@ -39,6 +39,8 @@ public static class BillingServices
         services.AddSingleton<Prices>();
         services.AddSingleton<RunIntervals>();
         services.AddSingleton<Transactions>();
+        services.AddSingleton(provider => new TokenMeter(provider.GetRequiredService<NpgsqlDataSource>()));
+        services.AddSingleton<ServerlessUsage>();
         services.AddSingleton<Spending>();
         services.AddSingleton<Statements>();
         services.AddSingleton<Exports>();

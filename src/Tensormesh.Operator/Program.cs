@@ -1,6 +1,7 @@
 using k8s;
 using k8s.Models;
 using Prometheus;
+using Tensormesh;
 using Tensormesh.Billing;
 using Tensormesh.Operator;
 using Tensormesh.Operator.Admission;
@@ -39,6 +40,7 @@ builder.Services.AddSingleton<LedgerClock>();
 builder.Services.AddSingleton<TimeProvider>(services => services.GetRequiredService<LedgerClock>());
 builder.Services.AddSingleton<OperatorEpoch>();
 builder.Services.AddBilling(connection);
+builder.Services.AddTracing(builder.Configuration, "tensormesh-operator");
 
 // The cluster, as seen from here.
 builder.Services.AddSingleton(_ => ApiServerConnection.Open(options.Kubeconfig));

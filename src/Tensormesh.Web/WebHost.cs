@@ -34,12 +34,15 @@ internal static class WebHost
         }
 
         builder.Services.AddHostedService<AutoTopUpWorker>();
+        builder.Services.AddHostedService<UsageKeeper>();
+        builder.Services.AddSingleton<IngestionQueue>();
         builder.Services.AddBilling(settings.ConnectionString);
         builder.Services.AddAccess(settings);
         builder.Services.AddSingleton<AccountLookup>().AddSingleton<MoneyLog>().AddSingleton<Readiness>().AddSingleton<ProblemPages>();
         builder.Services.ConfigureHttpJsonOptions(json => Wire.Configure(json.SerializerOptions));
         builder.Services.Configure<RouteHandlerOptions>(handlers => handlers.ThrowOnBadRequest = true);
         builder.Services.AddApiDescription();
+        builder.Services.AddTracing(builder.Configuration, "tensormesh-web");
         if (settings.MetricsUrl is { } metricsUrl)
         {
             builder.Services.AddMetricServer(server =>
@@ -75,6 +78,7 @@ internal static class WebHost
         web.MapReportsApi();
         web.MapPaymentsApi();
         web.MapAutoTopUpApi();
+        web.MapUsageApi();
         if (settings.Payments is PaymentSettings.Stripe) web.MapStripeWebhooks();
         web.MapApiKeysApi();
         web.MapAdminApi();

@@ -40,6 +40,9 @@ internal sealed record WebSettings
     /// <summary><c>Tensormesh:AutoTopUpSeconds</c>: how often low balances are looked for.</summary>
     public TimeSpan AutoTopUpEvery { get; init; } = TimeSpan.FromSeconds(5);
 
+    /// <summary><c>Tensormesh:UsageSeconds</c>: how often usage that has no price is counted, and old usage looked for.</summary>
+    public TimeSpan UsageEvery { get; init; } = TimeSpan.FromSeconds(5);
+
     /// <summary><c>Tensormesh:Payments:*</c>.</summary>
     public PaymentSettings Payments { get; init; } = new PaymentSettings.Sandbox();
 
@@ -56,6 +59,7 @@ internal sealed record WebSettings
         RequestsPerSecond = Count(configuration, "Tensormesh:RequestsPerSecond", 100),
         RequestBurst = Count(configuration, "Tensormesh:RequestBurst", 500),
         AutoTopUpEvery = TimeSpan.FromSeconds(Count(configuration, "Tensormesh:AutoTopUpSeconds", 5)),
+        UsageEvery = TimeSpan.FromSeconds(Count(configuration, "Tensormesh:UsageSeconds", 5)),
         Payments = PaymentSettings.Read(configuration),
     };
 

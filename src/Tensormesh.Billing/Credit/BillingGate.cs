@@ -58,7 +58,7 @@ public static class BillingGate
         var rate = (request.PerGpuHour ?? standing.Hold?.PerGpuHour ?? Money.Zero) * request.Gpus;
         var exhausts = account.ExhaustsAt;
         var paid = rate > Money.Zero || account.Accrued(request.Deployment, now) > Money.Zero;
-        if (paid && (exhausts is { } end ? now >= end : account.Posted <= Money.Zero))
+        if (paid && (exhausts is { } end ? now >= end : account.Funds <= Money.Zero))
         {
             return new Verdict.Refuse(
                 RefusalReason.InsufficientBalance,

@@ -20,6 +20,9 @@ public sealed record CreditPolicy
     /// </summary>
     public TimeSpan SettlementLag { get; init; } = TimeSpan.FromSeconds(5);
 
+    /// <summary>How long tokens may be unsettled: they are drawn on the standing when they are accepted, and this only sets how many transactions there are.</summary>
+    public TimeSpan TokenSettlementInterval { get; init; } = TimeSpan.FromMinutes(5);
+
     /// <summary>
     /// A suspension later than this after the instant of exhaustion means that the operator was away: what ran in between
     /// is written off as uncollected. Within it, the time counts as draining, which nobody pays for.

@@ -5,6 +5,19 @@ internal static class Exhaustion
 {
     private static readonly long LastMicrosecond = DateTimeOffset.MaxValue.ToMicroseconds();
 
+    /// <summary>
+    /// The last microsecond at which a balance covers what accrues and the tokens that were accepted. What ran before these were
+    /// was covered then, and stays so: they end a balance no earlier than they came.
+    /// </summary>
+    /// <returns>Null when nothing accrues, or when the balance outlasts the calendar.</returns>
+    public static DateTimeOffset? At(IEnumerable<AccruingInterval> intervals, Money posted, TokensDue tokens)
+    {
+        var all = intervals as IReadOnlyCollection<AccruingInterval> ?? [.. intervals];
+        var end = LastCovered(all, posted - tokens.Amount);
+        if (end is not { } covered || tokens.At is not { } accepted || covered >= accepted) return end;
+        return Instants.Later(covered, LastCovered(all, posted) is { } without ? Instants.Earlier(without, accepted) : accepted);
+    }
+
     /// <summary>The last microsecond t at which the accrued cost of <paramref name="intervals"/> is at most
     /// <paramref name="funds"/>.</summary>
     /// <returns>

@@ -52,7 +52,7 @@ internal sealed class MoneyLeft
                 TakePaidFirst(-posting.Amount);
                 break;
             case MovementType.TopUp or MovementType.DisputeReversal or MovementType.Reversal or MovementType.CreditExpiry:
-            case MovementType.GpuUsage or MovementType.Adjustment or MovementType.Uncollected or MovementType.WriteOff:
+            case MovementType.GpuUsage or MovementType.ServerlessUsage or MovementType.Adjustment or MovementType.Uncollected or MovementType.WriteOff:
                 if (posting.Amount >= Money.Zero) Paid += posting.Amount;
                 else Use(-posting.Amount, posting.EffectiveAt);
                 break;

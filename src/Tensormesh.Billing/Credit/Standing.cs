@@ -21,6 +21,13 @@ public sealed record AccruingInterval(
     public Money BurnPerHour => PerGpuHour * Gpus;
 }
 
+/// <summary>What tokens cost that were accepted, and that the ledger is not told of yet.</summary>
+/// <param name="At">When the last of them were accepted; null: none ever were.</param>
+public sealed record TokensDue(Money Amount, DateTimeOffset? At)
+{
+    public static readonly TokensDue None = new(Money.Zero, null);
+}
+
 /// <summary>
 /// What an account can spend, as a function of time. GPU cost accrues linearly, so from one reading everything
 /// follows for any later instant: accrued, held, available, and the instant at which the balance is used up.
@@ -31,6 +38,7 @@ public sealed record Standing
     public required AccountPolicy Policy { get; init; }
     /// <summary>The ledger's balance: top-ups less everything settled.</summary>
     public required Money Posted { get; init; }
+    public TokensDue Tokens { get; init; } = TokensDue.None;
     public required CardsOnFile Cards { get; init; }
     public required IReadOnlyList<AccruingInterval> Intervals { get; init; }
     public required IReadOnlyList<CreditHold> Holds { get; init; }
@@ -56,9 +64,13 @@ public sealed record Standing
         ? Money.Max(Money.Zero, own.Remaining - Accrued(deployment, t))
         : Money.Zero;
 
-    /// <summary>The ledger's balance less what has accrued since: what is there to spend or hold. Negative only before a late
-    /// suspension.</summary>
-    public Money Balance(DateTimeOffset t) => Posted - Accrued(t);
+    /// <summary>The ledger's balance less what tokens cost that it is not told of yet. Below zero when more tokens were used than there was money for:
+    /// that is owed, and the next money in pays it.</summary>
+    public Money Funds => Posted - Tokens.Amount;
+
+    /// <summary>The ledger's balance less tokens and what has accrued since: what is there to spend or hold. Negative before a late
+    /// suspension, and while tokens are owed.</summary>
+    public Money Balance(DateTimeOffset t) => Funds - Accrued(t);
 
     /// <summary>Posted less accrued less held: what a new deployment may claim. Can be negative.</summary>
     public Money Available(DateTimeOffset t) => Balance(t) - Held(t);
@@ -71,10 +83,10 @@ public sealed record Standing
     /// goes below zero. Null when nothing accrues (or the balance outlasts the calendar). In the past when the balance was already used up.
     /// Computed at each call: keep the answer where it is needed twice.
     /// </summary>
-    public DateTimeOffset? ExhaustsAt => Exhaustion.LastCovered(Intervals, Posted);
+    public DateTimeOffset? ExhaustsAt => Exhaustion.At(Intervals, Posted, Tokens);
 
     /// <summary>True from <see cref="ExhaustsAt"/> on, and when nothing is left without anything accruing.</summary>
-    public bool IsExhausted(DateTimeOffset t) => ExhaustsAt is { } end ? t >= end : Posted <= Money.Zero;
+    public bool IsExhausted(DateTimeOffset t) => ExhaustsAt is { } end ? t >= end : Funds <= Money.Zero;
 
     /// <summary>Time until exhaustion; null when nothing accrues; zero when exhausted.</summary>
     public TimeSpan? Runway(DateTimeOffset t) => ExhaustsAt is { } end ? (end > t ? end - t : TimeSpan.Zero) : null;

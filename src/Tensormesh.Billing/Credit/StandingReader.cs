@@ -24,6 +24,7 @@ internal static class StandingReader
                 reader.IsDBNull(2) ? null : TimeSpan.FromSeconds(reader.GetInt64(2)),
                 reader.GetString(3)),
             Posted = new Money(reader.GetInt64(4)),
+            Tokens = new TokensDue(new(reader.GetInt64(29)), reader.IsDBNull(30) ? null : reader.GetFieldValue<DateTimeOffset>(30)),
             Intervals = Intervals(reader),
             Holds = holds,
             Cards = new CardsOnFile(Cards(reader), reader.IsDBNull(26) ? null : reader.GetFieldValue<DateTimeOffset>(26)),

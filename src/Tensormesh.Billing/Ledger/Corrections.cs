@@ -95,6 +95,7 @@ public sealed class Corrections(NpgsqlDataSource dataSource)
             }
 
             locked.SettleAll(now.ToLedgerTime());
+            await locked.SettleTokensAsync(cancellation);
             await locked.WriteAsync(cancellation);
             var (movement, refused) = await decide(connection, locked.Posted);
             return movement is null ? refused! : await PostAsync(connection, movement, along, cancellation);

@@ -34,7 +34,7 @@ public static class StandingChannel
     /// </summary>
     internal static string[] Changed(IEnumerable<Movement> movements) =>
     [
-        .. movements.Where(movement => movement.Type != MovementType.GpuUsage).SelectMany(movement => movement.Entries)
+        .. movements.Where(movement => movement.Type is not (MovementType.GpuUsage or MovementType.ServerlessUsage)).SelectMany(movement => movement.Entries)
             .Select(entry => entry.LedgerAccount)
             .Where(account => account.StartsWith(Movements.CustomerPrefix, StringComparison.Ordinal))
             .Select(account => account[Movements.CustomerPrefix.Length..]).Distinct(),

@@ -17,6 +17,8 @@ public enum MovementType
     GpuUsageCorrection,
     /// <summary>revenue:gpu back to the customer: a GPU of the run was not seen well after an instant, and past it nothing is charged.</summary>
     GpuFaultCredit,
+    /// <summary>The customer to revenue:serverless, for tokens of one day.</summary>
+    ServerlessUsage,
     /// <summary>expense:uncollected to revenue:gpu: work that an outage let run past zero. Never touches the customer.</summary>
     Uncollected,
     /// <summary>The customer to cash:{provider}: paid money that goes back, of one top-up.</summary>
@@ -238,6 +240,38 @@ public static class Movements
             EffectiveAt = healthyUntil,
             Description = $"Credit: {run.Gpus} x {run.Product}, {Seconds(run.SettledUntil - healthyUntil)} s charged after a GPU was last seen "
                 + $"healthy ({run.Namespace}/{run.DeploymentName}; {fault.Gpu} on {fault.Node}: {fault.Reason})",
+            Details = details.ToJsonString(),
+        };
+    }
+
+    /// <summary>What tokens cost that were used on one day of the account's calendar, from what was settled before. The key is
+    /// <c>serverless/{account}/{from}-{to}</c>: nanos that the account was charged for tokens since it was opened.</summary>
+    internal static Movement ServerlessUsage(AccountId account, TokenCharge charge, Money from, Money to, string? traceparent)
+    {
+        var details = new JsonObject
+        {
+            ["day"] = charge.Day.ToString("yyyy-MM-dd", CultureInfo.InvariantCulture),
+            ["models"] = new JsonArray([.. charge.Models.Select(one => (JsonNode)new JsonObject
+            {
+                ["model"] = one.Model,
+                ["priceVersion"] = one.Version.Value,
+                ["inputTokens"] = one.Tokens.Input,
+                ["cachedTokens"] = one.Tokens.Cached,
+                ["outputTokens"] = one.Tokens.Output,
+                ["amountNanos"] = one.Amount.Nanos,
+            })]),
+        };
+        if (traceparent is not null) details["traceparent"] = traceparent;
+        var tokens = charge.Models.Aggregate(default(TokenTotals), (sum, one) => sum + one.Tokens);
+        var models = charge.Models.Select(one => one.Model).Distinct().ToArray();
+        return new()
+        {
+            Type = MovementType.ServerlessUsage,
+            Key = string.Create(CultureInfo.InvariantCulture, $"serverless/{account}/{from.Nanos}-{to.Nanos}"),
+            Entries = Transfer(Customer(account), "revenue:serverless", charge.Amount),
+            EffectiveAt = charge.LastAt,
+            Description = string.Create(CultureInfo.InvariantCulture,
+                $"Serverless: {tokens.Input} input and {tokens.Output} output tokens ({(models.Length == 1 ? models[0] : $"{models.Length} models")})"),
             Details = details.ToJsonString(),
         };
     }

@@ -13,11 +13,15 @@ internal sealed class StandingHints
     /// <summary>Between one sending and the next: a first hint leaves at once, and a thousand posts a second are a hundred hints.</summary>
     private static readonly TimeSpan Pause = TimeSpan.FromMilliseconds(10);
 
+    /// <summary>How long a hint may wait that many more may follow.</summary>
+    private static readonly TimeSpan Soon = TimeSpan.FromSeconds(1);
+
     private static readonly ConditionalWeakTable<NpgsqlDataSource, StandingHints> Senders = [];
 
     private readonly NpgsqlDataSource dataSource;
     private readonly Lock gate = new();
     private readonly HashSet<string> waiting = new(StringComparer.Ordinal);
+    private readonly HashSet<string> soon = new(StringComparer.Ordinal);
     private bool sending;
 
     private StandingHints(NpgsqlDataSource dataSource) => this.dataSource = dataSource;
@@ -38,6 +42,30 @@ internal sealed class StandingHints
         }
 
         _ = Task.Run(SendAsync);
+    }
+
+    /// <summary>As <see cref="Tell(IEnumerable{string})"/>, within a second: for what is changed many times in one, and decides nothing by itself.</summary>
+    public void TellSoon(IEnumerable<string> accounts)
+    {
+        lock (gate)
+        {
+            var first = soon.Count == 0;
+            soon.UnionWith(accounts);
+            if (!first || soon.Count == 0) return;
+        }
+
+        _ = Task.Run(async () =>
+        {
+            await Task.Delay(Soon);
+            string[] due;
+            lock (gate)
+            {
+                due = [.. soon];
+                soon.Clear();
+            }
+
+            Tell(due);
+        });
     }
 
     private async Task SendAsync()

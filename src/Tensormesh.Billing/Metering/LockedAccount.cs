@@ -20,11 +20,14 @@ internal sealed class LockedAccount
     private readonly Dictionary<DeploymentId, Money> holds;
 
     private LockedAccount(
-        NpgsqlConnection connection, AccountId account, Money posted, Dictionary<DeploymentId, Money> holds, IEnumerable<Run> runs)
+        NpgsqlConnection connection, AccountId account, Money posted, TokensDue tokens, DateTimeOffset? unsettledSince,
+        Dictionary<DeploymentId, Money> holds, IEnumerable<Run> runs)
     {
         this.connection = connection;
         Account = account;
         Posted = posted;
+        Tokens = tokens;
+        TokensUnsettledSince = unsettledSince;
         this.holds = holds;
         this.runs = runs.ToDictionary(run => run.Pod);
         expected = this.runs.ToDictionary(run => run.Key, run => Watermark.Of(run.Value));
@@ -34,6 +37,14 @@ internal sealed class LockedAccount
 
     /// <summary>The ledger's balance, less what was settled since it was read.</summary>
     public Money Posted { get; private set; }
+
+    /// <summary>What tokens cost that were accepted when the lock was taken, less what was settled since.</summary>
+    public TokensDue Tokens { get; private set; }
+
+    /// <summary>When the first tokens were accepted that the ledger is not told of; null: it knows all.</summary>
+    public DateTimeOffset? TokensUnsettledSince { get; }
+
+    public Money Funds => Posted - Tokens.Amount;
 
     public IEnumerable<Run> Accruing => runs.Values.Where(run => run.Accrues);
 
@@ -45,7 +56,7 @@ internal sealed class LockedAccount
     /// <summary>True when charging stopped or a hold was released: whoever commits tells of it.</summary>
     public bool Suspended { get; private set; }
 
-    public DateTimeOffset? ExhaustsAt => Exhaustion.LastCovered(Accruing.Select(run => run.Accruing), Posted);
+    public DateTimeOffset? ExhaustsAt => Exhaustion.At(Accruing.Select(run => run.Accruing), Posted, Tokens);
 
     /// <summary>Takes the account's lock and reads, in one round trip.</summary>
     /// <param name="epoch">The operator that writes, which is refused when another has taken over.</param>
@@ -62,7 +73,8 @@ internal sealed class LockedAccount
             {
                 Ledger.LockCommand([Movements.Customer(account), .. more ?? []], epoch),
                 Transact.Command(
-                    "select b.amount_nanos from ledger_balance b join ledger_account a on a.id = b.ledger_account where a.account = $1",
+                    "select b.amount_nanos, coalesce(k.rated_nanos - k.settled_nanos, 0), k.accepted_at, k.unsettled_since from ledger_balance b "
+                        + "join ledger_account a on a.id = b.ledger_account left join token_balance k on k.customer = a.id where a.account = $1",
                     Transact.Value(account.Value)),
                 Transact.Command("select deployment, per_gpu_hour_nanos from credit_hold where account = $1",
                     Transact.Value(account.Value)),
@@ -73,6 +85,8 @@ internal sealed class LockedAccount
         await reader.NextResultAsync(cancellation);
         if (!await reader.ReadAsync(cancellation)) return null;
         var posted = new Money(reader.GetInt64(0));
+        var tokens = new TokensDue(new(reader.GetInt64(1)), reader.IsDBNull(2) ? null : reader.GetFieldValue<DateTimeOffset>(2));
+        DateTimeOffset? unsettledSince = reader.IsDBNull(3) ? null : reader.GetFieldValue<DateTimeOffset>(3);
 
         await reader.NextResultAsync(cancellation);
         var holds = new Dictionary<DeploymentId, Money>();
@@ -81,7 +95,7 @@ internal sealed class LockedAccount
         await reader.NextResultAsync(cancellation);
         var runs = new List<Run>();
         while (await reader.ReadAsync(cancellation)) runs.Add(RunRows.Read(reader));
-        return new LockedAccount(connection, account, posted, holds, runs);
+        return new LockedAccount(connection, account, posted, tokens, unsettledSince, holds, runs);
     }
 
     public Run? Find(PodId pod) => runs.GetValueOrDefault(pod);
@@ -102,7 +116,7 @@ internal sealed class LockedAccount
             movements.Add(Movements.GpuUsage(run, until, amount));
             drawn[run.Deployment] = drawn.GetValueOrDefault(run.Deployment) + amount;
             Posted -= amount;
-            Settled = new(Settled.Windows + 1, Settled.Charged + amount);
+            Settled = Settled with { Windows = Settled.Windows + 1, Charged = Settled.Charged + amount };
         }
 
         return Change(run with
@@ -118,6 +132,45 @@ internal sealed class LockedAccount
     {
         if (ExhaustsAt is { } exhausted) until = Instants.Earlier(until, exhausted);
         foreach (var run in Accruing.Where(run => run.SettledUntil < until).ToList()) Settle(run, until);
+    }
+
+    /// <summary>
+    /// Tells the ledger of the tokens that were accepted, as far as the balance goes: after what ran before they came, which was covered then.
+    /// What it does not cover stays owed. Changes neither what the account can spend nor when it ends.
+    /// </summary>
+    public async Task SettleTokensAsync(CancellationToken cancellation)
+    {
+        if (await LockedTokens.LockAsync(connection, Account, cancellation) is not { UnsettledFrom: not null } tokens) return;
+        Tokens = tokens.Due;
+        var money = Posted;
+        if (tokens.Due.At is { } accepted)
+        {
+            var until = ExhaustsAt is { } exhausted ? Instants.Earlier(exhausted, accepted) : accepted;
+            money -= Accruing.Aggregate(Money.Zero, (sum, run) => sum + run.Accruing.Accrued(until));
+        }
+
+        var settlement = TokenSettlement.Of(await tokens.ReadUnsettledAsync(connection, cancellation), Money.Max(money, Money.Zero));
+        if (settlement.Drawn.Count == 0) return;
+        var from = tokens.Settled;
+        foreach (var charge in settlement.Charges)
+        {
+            var movement = Movements.ServerlessUsage(Account, charge, from, from + charge.Amount, tokens.Traceparent);
+            movements.Add(movement);
+            commands.Add(TokenSettlement.AddToMonth(tokens.Customer, charge, movement.Key));
+            from += charge.Amount;
+        }
+
+        var settled = from - tokens.Settled;
+        commands.Add(settlement.Note(tokens.Customer));
+        Posted -= settled;
+        Tokens = Tokens with { Amount = Tokens.Amount - settled };
+        Settled = Settled with
+        {
+            Tokens = settled,
+            TokenTransactions = settlement.Charges.Count,
+            OldestTokensAt = settlement.Drawn.Min(one => one.Row.LastAt),
+            Traceparent = tokens.Traceparent,
+        };
     }
 
     /// <summary>Settles to a price change and begins a new running total. A run that is settled past the change takes the new price from
@@ -272,7 +325,7 @@ internal sealed class LockedAccount
                 if (await Ledger.ReadAsync(reader, cancellation) is not PostResult.Posted)
                 {
                     throw new InvalidOperationException(
-                        $"{movement.Key} was posted before, but the run it charges was not settled to there");
+                        $"{movement.Key} was posted before, but what it charges was not settled to there");
                 }
 
                 await reader.NextResultAsync(cancellation);

@@ -3,9 +3,21 @@ using Npgsql;
 namespace Tensormesh.Billing;
 
 /// <summary>What one settlement did.</summary>
+/// <param name="Windows">Of GPU time, each a transaction.</param>
 public sealed record Settlement(int Windows, Money Charged)
 {
     public static readonly Settlement Nothing = new(0, Money.Zero);
+
+    /// <summary>Charged for serverless tokens.</summary>
+    public Money Tokens { get; init; }
+
+    public int TokenTransactions { get; init; }
+
+    /// <summary>When the oldest of the tokens were used.</summary>
+    public DateTimeOffset? OldestTokensAt { get; init; }
+
+    /// <summary>Of the trace in which the last of the tokens were accepted.</summary>
+    public string? Traceparent { get; init; }
 }
 
 /// <summary>What a suspension did.</summary>
@@ -22,15 +34,21 @@ public sealed class Meter(NpgsqlDataSource dataSource, OperatorEpoch? epoch = nu
     private readonly OperatorEpoch? epoch = epoch;
 
     /// <summary>Posts every open interval of the account up to <paramref name="until"/> (never past its end, its charge-until or the
-    /// balance). Idempotent.</summary>
-    public Task<Settlement> SettleAsync(AccountId account, DateTimeOffset until, CancellationToken cancellation)
-        => Transact.RunAsync(dataSource, async connection =>
+    /// balance), and the tokens that it used. Idempotent.</summary>
+    /// <param name="tokensAfter">Tokens are left alone while the first of them were accepted less than this before <paramref name="until"/>.</param>
+    public async Task<Settlement> SettleAsync(AccountId account, DateTimeOffset until, CancellationToken cancellation, TimeSpan tokensAfter = default)
+    {
+        var settled = await Transact.RunAsync(dataSource, async connection =>
         {
             if (await LockedAccount.LockAsync(connection, epoch, account, [], cancellation) is not { } locked) return Settlement.Nothing;
             locked.SettleAll(until.ToLedgerTime());
+            if (locked.TokensUnsettledSince is { } since && since + tokensAfter <= until) await locked.SettleTokensAsync(cancellation);
             await locked.WriteAsync(cancellation);
             return locked.Settled;
         }, cancellation);
+        BillingTrace.TellSettled(account, settled);
+        return settled;
+    }
 
     /// <summary>
     /// If the account is exhausted at <paramref name="now"/>: stops charging every open interval at the exact instant of exhaustion,
@@ -49,12 +67,13 @@ public sealed class Meter(NpgsqlDataSource dataSource, OperatorEpoch? epoch = nu
                 if (exhausted > at) return (null, false);
                 at = exhausted;
             }
-            else if (locked.Posted > Money.Zero || locked.Holds.Values.All(price => price == Money.Zero))
+            else if (locked.Funds > Money.Zero || locked.Holds.Values.All(price => price == Money.Zero))
             {
                 return (null, false);
             }
 
             var result = locked.SuspendExhausted(at, now.ToLedgerTime(), policy);
+            await locked.SettleTokensAsync(cancellation);
             await locked.WriteAsync(cancellation);
             return (result, locked.Suspended);
         }, cancellation);

@@ -13,7 +13,7 @@ public static class Migrator
     /// <summary>The lock is held by the transaction, not the session, so that a pooler in transaction mode may stand in between.</summary>
     private const string Lock = "select pg_advisory_xact_lock(hashtext('tensormesh.migrate'), hashtext(current_schema()))";
 
-    private static readonly string[] Repeatable = ["Sql/post_transaction.sql", "Sql/check_operator_epoch.sql", "Sql/spending_functions.sql", "Sql/views.sql"];
+    private static readonly string[] Repeatable = ["Sql/post_transaction.sql", "Sql/check_operator_epoch.sql", "Sql/spending_functions.sql", "Sql/usage_functions.sql", "Sql/views.sql"];
 
     /// <exception cref="InvalidOperationException">A migration that was applied has another text now, or the database is newer than this
     /// program.</exception>

@@ -36,6 +36,15 @@ internal static class SqlText
     public static readonly string FindLowBalances = Read("Sql/find_low_balances.sql");
     public static readonly string ReadAutoTopUp = Read("Sql/read_auto_top_up.sql");
 
+    public static readonly string LockTokens = Read("Sql/lock_tokens.sql");
+    public static readonly string ReadUnsettledTokens = Read("Sql/read_unsettled_tokens.sql");
+    public static readonly string SettleTokens = Read("Sql/settle_tokens.sql");
+    public static readonly string AddToServerlessMonth = Read("Sql/add_to_serverless_month.sql");
+    public static readonly string ServerlessUsage = Read("Sql/serverless_usage.sql");
+    public static readonly string ServerlessUsageByDay = Read("Sql/serverless_usage_by_day.sql");
+    public static readonly string CompareTokens = Read("Sql/compare_tokens.sql");
+    public static readonly string CurrentTokenPrices = Read("Sql/current_token_prices.sql");
+
     public static string Read(string name)
     {
         using var stream = Assembly.GetExecutingAssembly().GetManifestResourceStream(name)

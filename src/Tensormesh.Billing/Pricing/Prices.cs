@@ -57,7 +57,7 @@ public sealed class Prices(NpgsqlDataSource dataSource, OperatorEpoch? epoch = n
                     .Select(row => new Item(row.Item.Kind, row.Item.Name, null, null, null, null)))
                 .ToList();
 
-            var written = new List<PriceVersionId>();
+            var (written, priced) = (new List<PriceVersionId>(), new List<(string Model, PriceVersionId Version)>());
             foreach (var item in changed)
             {
                 var from = effectiveAt.ToLedgerTime();
@@ -73,8 +73,11 @@ public sealed class Prices(NpgsqlDataSource dataSource, OperatorEpoch? epoch = n
                 written.Add(version);
                 if (item.PerGpuHour is { } perGpuHour) accounts.UnionWith(
                     await RepriceAsync(connection, new(item.Name), version, new(perGpuHour), from, cancellation));
+                if (item.Input is not null) priced.Add((item.Name, version));
             }
 
+            // After the ledger accounts are locked, as everywhere.
+            foreach (var (model, version) in priced) accounts.UnionWith(await PriceUsageAsync(connection, model, version, effectiveAt, cancellation));
             return (written, accounts);
         }, cancellation);
         hints.Tell(repriced.Select(account => account.Value));
@@ -92,6 +95,21 @@ public sealed class Prices(NpgsqlDataSource dataSource, OperatorEpoch? epoch = n
             {
                 var product = new GpuProduct(reader.GetString(1));
                 prices[product] = new(new(reader.GetInt64(0)), product, new(reader.GetInt64(2)), reader.GetFieldValue<DateTimeOffset>(3));
+            }
+
+            return prices;
+        }, cancellation);
+
+    /// <summary>What tokens cost now, by model. Withdrawn models are not in it.</summary>
+    public Task<IReadOnlyList<TokenPrice>> CurrentTokensAsync(CancellationToken cancellation)
+        => Transact.UseAsync<IReadOnlyList<TokenPrice>>(dataSource, async connection =>
+        {
+            await using var command = new NpgsqlCommand(SqlText.CurrentTokenPrices, connection);
+            await using var reader = await command.ExecuteReaderAsync(cancellation);
+            var prices = new List<TokenPrice>();
+            while (await reader.ReadAsync(cancellation))
+            {
+                prices.Add(new(reader.GetString(1), new(reader.GetInt64(2)), new(reader.GetInt64(3)), new(reader.GetInt64(4))));
             }
 
             return prices;
@@ -212,6 +230,22 @@ public sealed class Prices(NpgsqlDataSource dataSource, OperatorEpoch? epoch = n
             await locked.WriteAsync(cancellation);
         }
 
+        return accounts;
+    }
+
+    /// <summary>Prices what was used of a model while it had no price.</summary>
+    /// <returns>Whose usage that was.</returns>
+    private static async Task<List<AccountId>> PriceUsageAsync(
+        NpgsqlConnection connection, string model, PriceVersionId version, DateTimeOffset now, CancellationToken cancellation)
+    {
+        await using var command = new NpgsqlCommand(
+            "select l.account from price_unpriced_usage($1, $2, $3) u join ledger_account l on l.id = u.customer", connection)
+        {
+            Parameters = { Transact.Value(now.ToLedgerTime()), Transact.Value(model), Transact.Value(version.Value) },
+        };
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        var accounts = new List<AccountId>();
+        while (await reader.ReadAsync(cancellation)) accounts.Add(new(reader.GetString(0)));
         return accounts;
     }
 

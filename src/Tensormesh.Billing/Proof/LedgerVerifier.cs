@@ -39,6 +39,8 @@ public sealed class LedgerVerifier(NpgsqlDataSource dataSource)
         if (difference is null) progress($"{walk.Sealed + walk.Unsealed} transactions balance, and give the balances of {accounts.Rows.Count} ledger accounts");
         difference ??= await SpendingAsync(connection, cancellation);
         if (difference is null) progress("what reports add up is what was posted");
+        difference ??= await TokensAsync(connection, cancellation);
+        if (difference is null) progress("tokens were charged what they cost");
         var runs = 0L;
         if (difference is null) (difference, runs) = await RunsAsync(connection, progress, cancellation);
         return new VerifyReport(walk.Sealed + walk.Unsealed, walk.Seals, walk.Position, walk.Unsealed, accounts.Rows.Count, runs, difference);
@@ -61,6 +63,15 @@ public sealed class LedgerVerifier(NpgsqlDataSource dataSource)
         return new(
             $"spending of {account} by {type} in the {(reader.GetBoolean(5) ? "day" : "quarter of an hour")} after {bucket:O}", Nanos(reader.GetDecimal(3)),
             reader.IsDBNull(4) ? "none" : Nanos(reader.GetInt64(4)));
+    }
+
+    private static async Task<LedgerDifference?> TokensAsync(NpgsqlConnection connection, CancellationToken cancellation)
+    {
+        await using var command = new NpgsqlCommand(SqlText.CompareTokens, connection) { CommandTimeout = 0 };
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        if (!await reader.ReadAsync(cancellation)) return null;
+        string Text(int ordinal) => reader.IsDBNull(ordinal) ? "none" : reader.GetString(ordinal);
+        return new($"{reader.GetString(0)} of {reader.GetString(1)}", Text(2), Text(3));
     }
 
     private static async Task<(LedgerDifference? Difference, long Runs)> RunsAsync(

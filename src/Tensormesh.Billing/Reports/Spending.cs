@@ -7,7 +7,8 @@ namespace Tensormesh.Billing;
 /// <param name="Last24Hours">Rolling, by the end of each usage window; so are the other two.</param>
 public sealed record SpendingSummary(Money Last24Hours, Money Last7Days, Money Last30Days);
 
-/// <summary>The calendar of an account: days and months of its own time zone, whatever their length. Settled usage only.</summary>
+/// <summary>The calendar of an account: days and months of its own time zone, whatever their length. Settled usage, and in today and this month
+/// all tokens.</summary>
 /// <param name="Today">Since today began.</param>
 /// <param name="LastWeek">The seven days before today.</param>
 /// <param name="LastMonth">The month before this one, from its first day to its last.</param>
@@ -20,7 +21,8 @@ public sealed record AccountOverview(Standing Standing, CalendarSpending Spendin
 
 /// <summary>One day in the account's time zone.</summary>
 /// <param name="StartsAt">Its first instant.</param>
-public sealed record SpendingDay(DateTimeOffset StartsAt, Money Gpu, Money Serverless)
+/// <param name="Saved">What a lower price for cached tokens saved.</param>
+public sealed record SpendingDay(DateTimeOffset StartsAt, Money Gpu, Money Serverless, Money Saved)
 {
     public Money Total => Gpu + Serverless;
 }
@@ -52,8 +54,10 @@ public sealed class Spending(NpgsqlDataSource dataSource)
             await using var reader = await batch.ExecuteReaderAsync(cancellation);
             if (!await reader.ReadAsync(cancellation)) return null;
             var (today, monthBeforeToday) = (new Money(reader.GetInt64(0)), new Money(reader.GetInt64(3)));
+            var (tokensToday, tokensBefore) = (new Money(reader.GetInt64(5)), new Money(reader.GetInt64(6)));
             var spending = new CalendarSpending(
-                today, new(reader.GetInt64(1)), new(reader.GetInt64(2)), monthBeforeToday + today, reader.GetFieldValue<DateTimeOffset>(4));
+                today + tokensToday, new(reader.GetInt64(1)), new(reader.GetInt64(2)), monthBeforeToday + tokensBefore + today + tokensToday,
+                reader.GetFieldValue<DateTimeOffset>(4));
             await reader.NextResultAsync(cancellation);
             return await StandingReader.ReadAsync(reader, account, default, cancellation) is { Account: var standing }
                 ? new AccountOverview(standing, spending, standing.Accrued(now), now)
@@ -77,7 +81,7 @@ public sealed class Spending(NpgsqlDataSource dataSource)
             var history = new List<SpendingDay>();
             while (await reader.ReadAsync(cancellation))
             {
-                history.Add(new(reader.GetFieldValue<DateTimeOffset>(0), new(reader.GetInt64(1)), new(reader.GetInt64(2))));
+                history.Add(new(reader.GetFieldValue<DateTimeOffset>(0), new(reader.GetInt64(1)), new(reader.GetInt64(2)), new(reader.GetInt64(3))));
             }
 
             return history.Count == 0 ? null : history;

@@ -44,7 +44,7 @@ internal sealed partial class MeteringClock(Accounts accounts, Meter meter, Cred
             Settlement settlement;
             try
             {
-                settlement = await meter.SettleAsync(account, until, cancellation).ConfigureAwait(false);
+                settlement = await meter.SettleAsync(account, until, cancellation, policy.TokenSettlementInterval).ConfigureAwait(false);
             }
             catch (Exception fault) when (fault is not OperationCanceledException && !LedgerAvailability.IsUnavailable(fault) && !OperatorEpoch.IsOver(fault))
             {
@@ -53,11 +53,13 @@ internal sealed partial class MeteringClock(Accounts accounts, Meter meter, Cred
                 continue;
             }
 
-            if (settlement.Windows == 0) continue;
+            if (settlement.Windows == 0 && settlement.TokenTransactions == 0) continue;
             metrics.Windows.Inc(settlement.Windows);
             metrics.Charged.Inc(settlement.Charged.Nanos / (double)Money.NanosPerUnit);
+            metrics.TokensCharged.Inc(settlement.Tokens.Nanos / (double)Money.NanosPerUnit);
+            if (settlement.OldestTokensAt is { } used) metrics.TokenPostingSeconds.Observe(Math.Max(0, (time.GetUtcNow() - used).TotalSeconds));
             settled(account);
-            LogSettled(logger, account.Value, settlement.Windows, settlement.Charged);
+            LogSettled(logger, account.Value, settlement.Windows, settlement.Charged, settlement.Tokens);
         }
 
         try
@@ -71,8 +73,8 @@ internal sealed partial class MeteringClock(Accounts accounts, Meter meter, Cred
         }
     }
 
-    [LoggerMessage(Level = LogLevel.Information, Message = "{Account}: {Windows} windows settled, {Charged} charged")]
-    private static partial void LogSettled(ILogger logger, string account, int windows, Money charged);
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Account}: {Windows} windows settled, {Charged} charged for them and {Tokens} for tokens")]
+    private static partial void LogSettled(ILogger logger, string account, int windows, Money charged, Money tokens);
 
     [LoggerMessage(Level = LogLevel.Error, Message = "{Account}: could not be settled, and will be tried again")]
     private static partial void LogAccountNotSettled(ILogger logger, Exception fault, string account);

@@ -87,7 +87,7 @@ internal sealed class BillingAccountReconciler(
         var status = new BillingAccountStatus
         {
             ObservedGeneration = account.Metadata.Generation,
-            Balance = standing is null ? account.Status?.Balance : (standing.Posted - standing.Accrued(now)).ToDecimalString(),
+            Balance = standing is null ? account.Status?.Balance : (standing.Balance(now)).ToDecimalString(),
             Held = standing?.Held(now).ToDecimalString() ?? account.Status?.Held,
             BurnPerHour = standing?.BurnPerHour.ToDecimalString() ?? account.Status?.BurnPerHour,
             Runway = standing is null ? account.Status?.Runway : standing.Runway(now) is { } runway ? Quantities.Runway(runway) : null,
@@ -99,7 +99,7 @@ internal sealed class BillingAccountReconciler(
 
     private async Task WatchLowBalanceAsync(BillingAccount account, Standing standing, DateTimeOffset now, CancellationToken cancellation)
     {
-        var left = standing.Posted - standing.Accrued(now);
+        var left = standing.Balance(now);
         var below = standing.Policy.LowBalanceAlert is { } alert && left < alert;
         var was = low.TryGetValue(account.Metadata.Name, out var before) && before;
         low[account.Metadata.Name] = below;

@@ -27,6 +27,10 @@ internal sealed class OperatorMetrics
         SuspendLateness = Histogram("tensormesh_suspend_lateness_seconds", "From the exact instant of exhaustion to the suspension.");
         Charged = Counter("tensormesh_gpu_charged_dollars_total", "Dollars of GPU time settled to the ledger by this process.");
         Windows = Counter("tensormesh_usage_windows_total", "Usage windows settled to the ledger by this process.");
+        TokensCharged = Counter("tensormesh_tokens_charged_dollars_total", "Dollars of serverless tokens settled to the ledger by this process.");
+        TokenPostingSeconds = factory.CreateHistogram(
+            "tensormesh_token_posting_seconds", "From the use of tokens until the ledger has them: of the oldest of each settlement.",
+            new HistogramConfiguration { Buckets = Prometheus.Histogram.ExponentialBuckets(1, 2, 16) });
         Uncollected = Counter("tensormesh_uncollected_dollars_total", "Dollars of GPU time that ran past a balance while no operator watched, and that nobody pays.");
         SettlementLag = Gauge("tensormesh_settlement_lag_seconds", "Time since every running account was last settled.");
         LedgerUp = Gauge("tensormesh_ledger_up", "1 while the ledger answers.");
@@ -61,6 +65,8 @@ internal sealed class OperatorMetrics
     public Histogram SuspendLateness { get; }
     public Counter Charged { get; }
     public Counter Windows { get; }
+    public Counter TokensCharged { get; }
+    public Histogram TokenPostingSeconds { get; }
     public Counter Uncollected { get; }
     public Gauge SettlementLag { get; }
     public Gauge LedgerUp { get; }

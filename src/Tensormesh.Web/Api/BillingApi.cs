@@ -152,7 +152,7 @@ internal sealed record SpendingHistoryAnswer(IReadOnlyList<SpendingBucketJson> B
 internal sealed record SpendingBucketJson(DateTime BucketStart, MoneyJson Amount, MoneyJson CostSaving, MoneyJson GpuAmount)
 {
     public static SpendingBucketJson From(SpendingDay day) => new(
-        day.StartsAt.UtcDateTime, MoneyJson.From(day.Total), MoneyJson.From(Money.Zero), MoneyJson.From(day.Gpu));
+        day.StartsAt.UtcDateTime, MoneyJson.From(day.Total), MoneyJson.From(day.Saved), MoneyJson.From(day.Gpu));
 }
 
 /// <summary>An account at one instant: every amount is of that instant, what accrued since the last settlement included.</summary>
@@ -168,7 +168,7 @@ internal sealed record OverviewAnswer(
 
     public static OverviewAnswer From(AccountOverview overview)
     {
-        var (standing, spending, accrued) = (overview.Standing, overview.Spending, Money.Min(overview.Accrued, overview.Standing.Posted));
+        var (standing, spending, accrued) = (overview.Standing, overview.Spending, Money.Min(overview.Accrued, Money.Max(overview.Standing.Funds, Money.Zero)));
         return new(
             overview.At.UtcDateTime, standing.Policy.TimeZone, MoneyJson.From(AccountLookup.BalanceOf(standing, overview.Accrued)),
             MoneyJson.From(standing.Held(overview.At)), MoneyJson.From(Money.Max(Money.Zero, standing.Available(overview.At))),
@@ -213,7 +213,13 @@ internal sealed record TransactionJson(
         Succeeded,
         Wire.EnumName(TypePrefix, row.Type),
         string.IsNullOrEmpty(row.Details) ? NoDetails : JsonElement.Parse(row.Details),
-        calendar.MonthOf(row.CreatedAt).ToString());
+        MonthOf(row, calendar));
+
+    /// <summary>Serverless usage is listed under the month in which it was used, everything else under that in which it was posted.</summary>
+    private static string MonthOf(AccountTransaction row, AccountCalendar calendar)
+        => row.Type == nameof(MovementType.ServerlessUsage) && JsonElement.Parse(row.Details).TryGetProperty("month", out var month)
+            ? month.GetString()!
+            : calendar.MonthOf(row.CreatedAt).ToString();
 }
 
 /// <summary>A transaction as the list has it, and what it has to do with others.</summary>

@@ -119,4 +119,10 @@ internal static class ApiDescription
 internal sealed record ProblemJson(string Type, string Title, int Status, string Detail, string Instance, string TraceId)
 {
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] public string? Field { get; init; }
+
+    /// <summary>Why usage was rejected: as in the results of a batch.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] public string? Reason { get; init; }
+
+    /// <summary>Of a balance that is used up, in dollars; below zero: owed.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)] public string? Remaining { get; init; }
 }

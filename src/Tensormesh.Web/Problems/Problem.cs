@@ -21,6 +21,9 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
 
     public TimeSpan? RetryAfter { get; init; }
 
+    /// <summary>How long whoever asked may keep the answer; null: not at all.</summary>
+    public TimeSpan? CacheFor { get; init; }
+
     /// <summary>Members of this one kind of problem, beside the standard ones.</summary>
     public IReadOnlyDictionary<string, string>? Extra { get; init; }
 
@@ -98,6 +101,22 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
             + "slowly.")
     { RetryAfter = wait };
 
+    public static Problem Overloaded(TimeSpan wait) => new(429, "too-many-requests", "Too many requests",
+        "More usage comes than is written at this moment. Nothing of this request was counted: send it again after as long as Retry-After says.")
+    { RetryAfter = wait };
+
+    public static Problem NoUsage() => new(415, "unsupported-media-type", "Not a CloudEvent",
+        $"Send one event as {UsageApi.One}, up to {TokenMeter.MaxBatch} as {UsageApi.Batch}, one a line as {UsageApi.Lines}, or one in binary mode: its attributes in headers "
+            + $"(ce-specversion, ce-id, ce-source, ce-type, ce-time) and its data as {UsageApi.Binary}.");
+
+    public static Problem UsageRejected(string reason, string detail) => new(400, "usage-rejected", "The event is not counted", detail)
+    { Extra = new Dictionary<string, string> { ["reason"] = reason } };
+
+    /// <param name="remaining">Zero, or below: owed.</param>
+    public static Problem BalanceExhausted(AccountId account, Money remaining) => new(402, "balance-exhausted", "The balance is used up",
+        $"Account '{account}' has used up its balance: add balance under Billing > Overview.")
+    { Extra = new Dictionary<string, string> { ["remaining"] = remaining.ToDecimalString() } };
+
     public static Problem Internal() => new(500, "internal", "Something went wrong here",
         "The request failed for a reason on our side. Repeat it, with the same Idempotency-Key if it moves money; if it fails again, "
             + "report the traceId.");
@@ -119,6 +138,9 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
     public static Problem BadSignature() => new(400, "bad-signature", "The signature does not fit",
         "The Stripe-Signature header is missing, too old, or not made of this body with the secret of this endpoint. Nothing was done.");
 
+    /// <summary>For the caller alone: what is between may not keep it.</summary>
+    public static string CacheControl(TimeSpan cache) => string.Create(CultureInfo.InvariantCulture, $"private, max-age={cache.TotalSeconds:0}");
+
     public async Task ExecuteAsync(HttpContext httpContext)
     {
         var response = httpContext.Response;
@@ -126,7 +148,7 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
         response.StatusCode = Status;
         response.ContentType = ContentType;
         // The exception handler cleared what was set before.
-        response.Headers.CacheControl = "no-store";
+        response.Headers.CacheControl = CacheFor is { } cache ? CacheControl(cache) : "no-store";
         response.Headers.XContentTypeOptions = "nosniff";
         if (RetryAfter is { } wait)
         {

@@ -9,6 +9,13 @@ internal sealed class WebMetrics
 {
     private static readonly string[] Methods = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"];
 
+    private const string OtherModel = "other";
+
+    /// <summary>Labels are of a bounded number, whatever a price list has.</summary>
+    private const int MostModels = 500;
+
+    private volatile HashSet<string> pricedModels = [];
+
     public WebMetrics()
     {
         var factory = Metrics.WithCustomRegistry(Registry);
@@ -39,6 +46,17 @@ internal sealed class WebMetrics
             "Automatic top-ups by this process, by outcome (Succeeded, Declined, AuthenticationRequired, Refused, InDoubt).", ["outcome"]);
         AutoTopUpAccounts = factory.CreateGauge("tensormesh_auto_top_up_accounts",
             "Accounts with automatic top-up, by state: on, or disabled after too many declines in a row.", ["state"]);
+        UsageEvents = factory.CreateCounter("tensormesh_usage_events_total",
+            "Usage events, by model (those with a price; other) and outcome (accepted, unpriced, duplicate, or why it was rejected).", ["model", "outcome"]);
+        UsageTokens = factory.CreateCounter("tensormesh_usage_tokens_total",
+            "Tokens of accepted events, by model and type (input, cached, output). Cached tokens are part of the input.", ["model", "type"]);
+        UsageRefused = factory.CreateCounter("tensormesh_usage_requests_refused_total", "Requests with usage that were told to come again, because too many came at once.");
+        IngestSeconds = factory.CreateHistogram("tensormesh_usage_ingest_seconds", "From the turn of a request with usage until all of it is on disk.",
+            new HistogramConfiguration { Buckets = Histogram.ExponentialBuckets(0.001, 2, 14) });
+        UsageDelaySeconds = factory.CreateHistogram("tensormesh_usage_delay_seconds", "From the time of an event until it was accepted.",
+            new HistogramConfiguration { Buckets = Histogram.ExponentialBuckets(0.1, 4, 12) });
+        UnpricedEvents = factory.CreateGauge("tensormesh_usage_unpriced_events", "Events that wait for a price of their model, and are charged once it has one.");
+        UnpricedModels = factory.CreateGauge("tensormesh_usage_unpriced_models", "Models that were used and have no price: GET /v1/billing/serverless-usage and v_serverless_usage name them.");
         KeyConflicts = factory.CreateCounter("tensormesh_web_idempotency_conflicts_total",
             "Requests refused because their idempotency key was used for other content: look into each.");
     }
@@ -52,6 +70,13 @@ internal sealed class WebMetrics
     public Counter PaymentsRecovered { get; }
     public Gauge ReconciledAt { get; }
     public Gauge AutoTopUpAccounts { get; }
+    public Counter UsageRefused { get; }
+    public Histogram IngestSeconds { get; }
+    public Gauge UnpricedEvents { get; }
+    public Gauge UnpricedModels { get; }
+    private Counter UsageEvents { get; }
+    private Counter UsageTokens { get; }
+    private Histogram UsageDelaySeconds { get; }
     private Counter Payments { get; }
     private Counter AutoTopUps { get; }
     private Counter PaymentEvents { get; }
@@ -69,6 +94,39 @@ internal sealed class WebMetrics
 
     public void CountEvent(string type, PaymentEffect effect)
         => PaymentEvents.WithLabels(Tensormesh.Billing.PaymentEvents.Types.Contains(type) ? type : "other", effect.ToString()).Inc();
+
+    /// <summary>Models that have a price: names that callers write are no labels.</summary>
+    public void KnowModels(IEnumerable<string> models) => pricedModels = models.Take(MostModels).ToHashSet(StringComparer.Ordinal);
+
+    public void CountUnreadable() => UsageEvents.WithLabels(OtherModel, nameof(UsageRefusal.Unreadable)).Inc();
+
+    public void CountUsage(IReadOnlyList<UsageEvent> events, UsageReceipt receipt, DateTimeOffset now)
+    {
+        var (outcomes, tokens) = (new Dictionary<(string, string), int>(), new Dictionary<string, TokenTotals>(StringComparer.Ordinal));
+        for (var i = 0; i < events.Count; i++)
+        {
+            var usage = events[i];
+            var model = pricedModels.Contains(usage.Model) ? usage.Model : OtherModel;
+            var outcome = receipt.Outcomes[i] switch
+            {
+                UsageOutcome.Rejected rejected => rejected.Reason.ToString(),
+                UsageOutcome.Duplicate => "duplicate",
+                _ => receipt.Unpriced.ContainsKey(usage.Model) ? "unpriced" : "accepted",
+            };
+            outcomes[(model, outcome)] = outcomes.GetValueOrDefault((model, outcome)) + 1;
+            if (receipt.Outcomes[i] is not UsageOutcome.Accepted) continue;
+            tokens[model] = tokens.GetValueOrDefault(model) + new TokenTotals(usage.Input, usage.Cached, usage.Output);
+            UsageDelaySeconds.Observe(Math.Max(0, (now - usage.At).TotalSeconds));
+        }
+
+        foreach (var ((model, outcome), count) in outcomes) UsageEvents.WithLabels(model, outcome).Inc(count);
+        foreach (var (model, total) in tokens)
+        {
+            UsageTokens.WithLabels(model, "input").Inc(total.Input);
+            UsageTokens.WithLabels(model, "cached").Inc(total.Cached);
+            UsageTokens.WithLabels(model, "output").Inc(total.Output);
+        }
+    }
 
     public async Task MeasureAsync(HttpContext context, RequestDelegate next, TimeProvider time)
     {

@@ -56,6 +56,8 @@ public sealed class MovementTests
             (Movements.GpuFaultCredit(Run with { SettledUntil = end.AddSeconds(1) }, Fault, end, Dollars("0.10")),
                 "gpu-fault/11111111-1111-1111-1111-111111111111/22222222-2222-2222-2222-222222222222/20260301T120100.000007Z", "revenue:gpu",
                 "customer:acme"),
+            (Movements.ServerlessUsage(Acme, new(new(2026, 3, 1), end, [new("m", new(3), new(10, 4, 2), Dollars("0.10"))], Dollars("0.10")), Dollars("0.05"), Dollars("0.15"), null),
+                "serverless/acme/50000000-150000000", "customer:acme", "revenue:serverless"),
             (Movements.Uncollected(Acme, "acme", Now, end, [(Run, Dollars("0.10"))]),
                 "uncollected/acme/20260301T120000.000000Z/20260301T120100.000007Z", "expense:uncollected", "revenue:gpu"),
             (Movements.Refund(Acme, Dollars("5.00"), "sandbox", "re_1", "txn_1"), "refund/sandbox/re_1", "customer:acme", "cash:sandbox"),

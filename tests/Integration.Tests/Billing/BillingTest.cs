@@ -23,6 +23,7 @@ public abstract class BillingTest(PostgresFixture postgres) : IAsyncLifetime
     protected Prices Prices { get; private set; } = null!;
     protected RunIntervals Runs { get; private set; } = null!;
     protected Transactions Transactions { get; private set; } = null!;
+    protected TokenMeter Tokens { get; private set; } = null!;
     protected PaymentMethods Cards { get; private protected set; } = null!;
     protected TopUps TopUps { get; private protected set; } = null!;
 
@@ -34,6 +35,7 @@ public abstract class BillingTest(PostgresFixture postgres) : IAsyncLifetime
         var provider = new SandboxPaymentProvider();
         (Accounts, Holds, Ledger, Meter) = (new(Database), new(Database), new(Database), new(Database));
         (Prices, Runs, Transactions, Faults) = (new(Database), new(Database), new(Database), new(Database));
+        Tokens = new(Database, Time);
         (Cards, TopUps) = (new(Database, provider, Time), new(Database, provider, Time));
     }
 
@@ -165,6 +167,13 @@ public abstract class BillingTest(PostgresFixture postgres) : IAsyncLifetime
         await using (var compare = Database.CreateCommand(SqlText.CompareSpending))
         {
             Assert.Null(await compare.ExecuteScalarAsync(Cancellation));
+        }
+
+        // What tokens cost is what their running totals come to, and what the ledger has of it is what it was told.
+        await using (var compare = Database.CreateCommand(SqlText.CompareTokens))
+        await using (var difference = await compare.ExecuteReaderAsync(Cancellation))
+        {
+            Assert.True(!await difference.ReadAsync(Cancellation), $"{(difference.HasRows ? string.Join(", ", Enumerable.Range(0, 4).Select(difference.GetValue)) : "")}");
         }
 
         // What runs were charged in all is what the ledger moved for them.

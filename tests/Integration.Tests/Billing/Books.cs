@@ -8,6 +8,7 @@ internal static class Books
         "account", "ledger_account", "ledger_transaction", "ledger_balance", "price_version", "run_interval",
         "run_interval_rating", "run_interval_gpus", "gpu_holder",
         "credit_hold", "suspension", "expired_grant", "ledger_seal", "payment_method", "top_up",
+        "usage_event", "token_balance", "token_meter", "token_bucket", "serverless_month", "serverless_month_model",
     ];
 
     public static string Dump { get; } = "select " + string.Join(" || ", Tables.Select(table =>

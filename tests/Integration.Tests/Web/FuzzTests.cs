@@ -23,7 +23,7 @@ public sealed class FuzzServer : WebServer
     [
         "--Tensormesh:Payments:Provider=Stripe", $"--Tensormesh:Payments:StripeSecretKey={FakeStripe.SecretKey}",
         $"--Tensormesh:Payments:StripeApiBase={stripe.Address}", $"--Tensormesh:Payments:StripeWebhookSecret={FakeStripe.WebhookSecret}",
-        "--Tensormesh:Payments:ReconcileSeconds=86400", "--Tensormesh:AutoTopUpSeconds=86400",
+        "--Tensormesh:Payments:ReconcileSeconds=86400", "--Tensormesh:AutoTopUpSeconds=86400", "--Tensormesh:UsageSeconds=86400",
         "--Tensormesh:RequestsPerSecond=100000", "--Tensormesh:RequestBurst=100000", $"--Tensormesh:MetricsUrl={metrics.GetLeftPart(UriPartial.Authority)}",
     ];
 

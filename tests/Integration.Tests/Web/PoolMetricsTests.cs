@@ -30,7 +30,7 @@ public sealed class PoolMetricsTests(PostgresFixture postgres) : BillingTest(pos
         [
             Repository.Executable("Tensormesh.Web", "tensormesh-web"), $"--ConnectionStrings:Billing={database}",
             $"--Tensormesh:DevelopmentSigningKey={WebServer.SigningKey}", $"--Tensormesh:Urls={url}",
-            $"--Tensormesh:MetricsUrl={metrics.GetLeftPart(UriPartial.Authority)}", "--Tensormesh:AutoTopUpSeconds=3600",
+            $"--Tensormesh:MetricsUrl={metrics.GetLeftPart(UriPartial.Authority)}", "--Tensormesh:AutoTopUpSeconds=3600", "--Tensormesh:UsageSeconds=3600",
         ]);
         customer = new WebClient(url, WebServer.Token(Acme.Value, "USER"));
         await Eventually.SeeAsync(async () =>

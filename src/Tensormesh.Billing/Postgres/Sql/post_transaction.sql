@@ -29,7 +29,7 @@ end $$;
 -- Every way that money moves: the enum MovementType, by name. The trigger of ledger_transaction refuses any other.
 create or replace function movement_types() returns text[] language sql immutable as $$
   select array[
-    'TopUp', 'CreditGrant', 'GpuUsage', 'GpuUsageCorrection', 'GpuFaultCredit', 'Uncollected',
+    'TopUp', 'CreditGrant', 'GpuUsage', 'GpuUsageCorrection', 'GpuFaultCredit', 'ServerlessUsage', 'Uncollected',
     'Refund', 'Dispute', 'DisputeReversal', 'WriteOff', 'Adjustment', 'CreditExpiry', 'Reversal']
 $$;
 
@@ -69,6 +69,8 @@ begin
       return format('%s is a reversal, which is not reversed: post what it took back anew', t.id);
     elsif t.type in ('GpuUsage', 'GpuUsageCorrection', 'GpuFaultCredit', 'Uncollected') then
       return format('%s is about a run, whose total it would belie: post an adjustment', t.id);
+    elsif t.type = 'ServerlessUsage' then
+      return format('%s is about metered tokens, whose total it would belie: post an adjustment', t.id);
     elsif p_type = 'DisputeReversal' and t.type <> 'Dispute' then
       return format('%s is no dispute', t.id);
     elsif v_standing is not null then

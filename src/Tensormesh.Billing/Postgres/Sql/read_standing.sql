@@ -9,10 +9,11 @@ select
   (select max(least(p.detached_at, p.off_session_declined_at, (make_date(p.exp_year, p.exp_month, 1) + interval '1 month') at time zone 'UTC'))
      from payment_method p where p.account = a.id and p.detached_at is not null),
   (select coalesce(sum(r.total_nanos), 0)::bigint from run_interval r where r.deployment = $2),
-  c.declined_at
+  c.declined_at, coalesce(k.rated_nanos - k.settled_nanos, 0), k.accepted_at
 from account a
 join ledger_account l on l.account = a.id
 join ledger_balance b on b.ledger_account = l.id
+left join token_balance k on k.customer = l.id
 cross join lateral (
   select array_agg(pod) pods, array_agg(deployment) deployments, array_agg(product) products, array_agg(gpus) gpus,
          array_agg(per_gpu_hour_nanos) per_gpu_hour, array_agg(rated_from) rated_from, array_agg(rated_nanos) rated,

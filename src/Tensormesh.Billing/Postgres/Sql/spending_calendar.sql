@@ -5,7 +5,9 @@ select
   spent(c.customer, c.week_ago, c.today, spending_types()),
   spent(c.customer, c.month_before, c.month, spending_types()),
   spent(c.customer, c.month, c.today, spending_types()),
-  c.next_month
+  c.next_month,
+  -- Of today and of this month before it, of tokens that the ledger is not told of yet.
+  unsettled_tokens(c.customer, c.today, 'infinity'), unsettled_tokens(c.customer, c.month, c.today)
 from (
   select l.id as customer, day_start(d.today, a.time_zone) as today, day_start(d.today - 7, a.time_zone) as week_ago,
     day_start(d.month, a.time_zone) as month, day_start((d.month - interval '1 month')::date, a.time_zone) as month_before,

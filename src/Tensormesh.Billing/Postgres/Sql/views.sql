@@ -2,7 +2,7 @@
 
 create or replace function dollars(nanos numeric) returns numeric language sql immutable as $$ select round(nanos / 1000000000, 9) $$;
 
-drop view if exists v_balance, v_transaction, v_run_interval, v_hold, v_price, v_trial_balance, v_suspension, v_ledger_balance_rebuilt,
+drop view if exists v_balance, v_transaction, v_run_interval, v_hold, v_price, v_trial_balance, v_suspension, v_serverless_usage, v_ledger_balance_rebuilt,
   ledger_entry;
 
 create view ledger_entry as
@@ -32,11 +32,12 @@ comment on view v_trial_balance is 'Balance of each ledger account from its entr
 
 create view v_balance as
 select a.id as account, a.display_name, dollars(b.amount_nanos) as balance,
+  dollars(coalesce((select k.rated_nanos - k.settled_nanos from token_balance k where k.customer = l.id), 0)) as tokens_due,
   dollars(coalesce((select sum(h.remaining_nanos) from credit_hold h where h.account = a.id), 0)) as held,
   dollars(coalesce((select sum(r.per_gpu_hour_nanos * r.gpus) from run_interval r
     where r.account = a.id and r.ended_at is null and r.charge_until is null), 0)) as burn_per_hour
 from account a join ledger_account l on l.account = a.id join ledger_balance b on b.ledger_account = l.id order by a.id;
-comment on view v_balance is 'Each customer''s posted balance (before what accrued since the last settlement), what of it is held, and what runs cost per hour. Dollars.';
+comment on view v_balance is 'Each customer''s posted balance (before what accrued since the last settlement), what tokens cost that it does not have yet, what of it is held, and what runs cost per hour. Dollars.';
 
 create view v_transaction as
 select t.position, t.id as transaction, t.type, a.name as ledger_account, dollars(e.amount_nanos) as amount,
@@ -69,3 +70,9 @@ create view v_suspension as
 select s.id, s.account, s.deployment, s.at, s.decided_at, s.reason, dollars(s.uncollected_nanos) as uncollected, s.deployments
 from suspension s order by s.id;
 comment on view v_suspension is 'Each time that charging was stopped: the instant, when it was decided, why, and what ran late at nobody''s cost. Dollars.';
+
+create view v_serverless_usage as
+select l.account, b.bucket as after, b.bucket + interval '15 minutes' as until, b.model, nullif(b.price_version, 0) as price_version, b.events, b.input_tokens,
+  b.cached_tokens, b.output_tokens, case when b.price_version <> 0 then dollars(b.cost_nanos) end as cost, dollars(b.settled_nanos) as settled
+from token_bucket b join ledger_account l on l.id = b.customer order by b.bucket, l.account, b.model, b.price_version;
+comment on view v_serverless_usage is 'Tokens by account, quarter of an hour and model, what they cost, and what of that the ledger has. Without a price version: they wait for one. Dollars.';

@@ -123,7 +123,8 @@ internal static class IngestBenchmark
                 await FillDayAsync(database, day, count, cancellation);
                 Workplace.Say($"{Interlocked.Add(ref stored, count)} events after {Stopwatch.GetElapsedTime(began).TotalSeconds:0} s");
             });
-        await ExecuteAsync(database, "vacuum analyze");
+        // What was written by now is on disk before anything is measured.
+        foreach (var statement in (string[])["vacuum analyze token_bucket", "checkpoint"]) await ExecuteAsync(database, statement);
         return stored;
     }
 

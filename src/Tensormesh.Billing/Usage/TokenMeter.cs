@@ -32,6 +32,9 @@ public sealed class TokenMeter(NpgsqlDataSource dataSource, TimeProvider? time =
     private readonly ConcurrentDictionary<AccountId, long> customers = [];
     private readonly ConcurrentDictionary<DateOnly, bool> days = [];
 
+    /// <summary>Whether events are expected to be new: while something is sent again, more of it mostly is. Only how a batch is written depends on it.</summary>
+    private volatile bool areFresh = true;
+
     /// <param name="events">At most <see cref="MaxBatch"/>.</param>
     public async Task<UsageReceipt> IngestAsync(IReadOnlyList<UsageEvent> events, CancellationToken cancellation)
     {
@@ -207,12 +210,13 @@ public sealed class TokenMeter(NpgsqlDataSource dataSource, TimeProvider? time =
         return Transact.RetryAsync(() => Transact.UseAsync(dataSource, async connection =>
         {
             await using var command = new NpgsqlCommand(
-                "select known, same, customers, funds, unpriced_models, unpriced_events from ingest_usage($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                "select known, same, customers, funds, unpriced_models, unpriced_events from ingest_usage($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
                 connection)
             {
                 Parameters =
                 {
-                    Transact.Value(now), Transact.Value(Activity.Current?.Id, NpgsqlDbType.Text), Transact.Value(Column(one => one.Day)),
+                    Transact.Value(now), Transact.Value(Activity.Current?.Id, NpgsqlDbType.Text), Transact.Value(areFresh),
+                    Transact.Value(Column(one => one.Day)),
                     Transact.Value(Column(one => one.Usage.Source)), Transact.Value(Column(one => one.Usage.Id)), Transact.Value(Column(one => one.Customer)),
                     Transact.Value(Column(one => one.Usage.Model)), Transact.Value(Column(one => one.Usage.At.ToLedgerTime())),
                     Transact.Value(Column(one => one.Usage.Input)), Transact.Value(Column(one => one.Usage.Cached)),
@@ -226,6 +230,7 @@ public sealed class TokenMeter(NpgsqlDataSource dataSource, TimeProvider? time =
             var batch = new Batch(Read<int>(0), Read<bool>(1), Read<long>(2), Read<long>(3), Read<string>(4), Read<long>(5));
             // The commit comes after the row, and what it refuses is seen only by reading on.
             while (await reader.NextResultAsync(cancellation)) { }
+            areFresh = batch.Known.Length == 0;
             return batch;
         }, cancellation));
     }

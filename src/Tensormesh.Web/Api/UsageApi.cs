@@ -240,14 +240,16 @@ internal static class UsageApi
 
         private const int FirstGuess = 256 * 1024;
 
+        /// <summary>As many as there are turns. The shared pool keeps some for each thread that ever returned one.</summary>
+        private static readonly ArrayPool<byte> Buffers = ArrayPool<byte>.Create(LargestBodyBytes, IngestionQueue.AtOnce);
+
         public ReadOnlyMemory<byte> Bytes { get; } = buffer.AsMemory(0, length);
 
-        public void Dispose() => ArrayPool<byte>.Shared.Return(buffer);
+        public void Dispose() => Buffers.Return(buffer);
 
         public static async Task<Body> ReadAsync(HttpRequest request, CancellationToken cancellation)
         {
-            // What a caller announces is not believed: nothing is lent for bytes that have not come.
-            var buffer = ArrayPool<byte>.Shared.Rent((int)Math.Min(request.ContentLength ?? FirstGuess, FirstGuess));
+            var buffer = Buffers.Rent((int)Math.Min((request.ContentLength ?? FirstGuess) + 1, LargestBodyBytes));
             var length = 0;
             try
             {
@@ -257,15 +259,15 @@ internal static class UsageApi
                     if (read == 0) return new Body(buffer, length);
                     length += read;
                     if (length < buffer.Length) continue;
-                    var larger = ArrayPool<byte>.Shared.Rent(buffer.Length * 2);
+                    var larger = Buffers.Rent(buffer.Length * 2);
                     buffer.AsSpan(0, length).CopyTo(larger);
-                    ArrayPool<byte>.Shared.Return(buffer);
+                    Buffers.Return(buffer);
                     buffer = larger;
                 }
             }
             catch
             {
-                ArrayPool<byte>.Shared.Return(buffer);
+                Buffers.Return(buffer);
                 throw;
             }
         }

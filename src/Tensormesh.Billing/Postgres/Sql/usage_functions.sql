@@ -11,7 +11,7 @@ $$;
 -- Which version prices a model from when until when. As for GPU time (PriceHistory.InForce): of each book the newest by then, of those not withdrawn
 -- the newest; after a withdrawal the last price; before there was any price the first. A model that never had a price has no row.
 create or replace function token_price_ranges(p_models text[])
-returns table (model text, starts timestamptz, ends timestamptz, version bigint) language sql stable as $$
+returns table (model text, starts timestamptz, ends timestamptz, version bigint) language sql stable rows 20 as $$
   with v as materialized (
     select p.item, p.book, p.id, p.withdrawn, p.effective_at from price_version p where p.kind = 'token' and p.item = any (p_models)),
   t as (select distinct v.item, v.effective_at from v),
@@ -119,42 +119,54 @@ end $$;
 
 -- Takes a batch of events of known accounts, whose days are there, in the order of day, source and id, none twice. One row: the places (from 0) of events that were there
 -- before, and whether each is the same event again; the customers whose usage was counted with what is left of their money; and the models without a price, with
--- how many events of each.
+-- how many events of each. p_fresh: none of them is expected to be there, which is tried first, because Postgres then writes a row in half the time.
 create or replace function ingest_usage(
-  p_now timestamptz, p_traceparent text, p_days date[], p_sources text[], p_ids text[], p_customers bigint[], p_models text[], p_at timestamptz[],
+  p_now timestamptz, p_traceparent text, p_fresh boolean, p_days date[], p_sources text[], p_ids text[], p_customers bigint[], p_models text[], p_at timestamptz[],
   p_input bigint[], p_cached bigint[], p_output bigint[], p_request_ids text[], p_api_key_ids text[],
   out known int[], out same boolean[], out customers bigint[], out funds bigint[], out unpriced_models text[], out unpriced_events bigint[])
 language plpgsql set plan_cache_mode = force_custom_plan as $$
 declare
   c_origin constant timestamptz := timestamptz '2000-01-01 00:00Z';
+  v_written boolean := false;
   v_customers bigint[]; v_models text[]; v_versions bigint[]; v_buckets timestamptz[]; v_events bigint[];
   v_input bigint[]; v_cached bigint[]; v_output bigint[]; v_last_at timestamptz[];
 begin
   -- As whoever opens a run: no price changes between looking it up and the commit, and whoever publishes one finds all that had none.
   perform pg_advisory_xact_lock_shared(hashtext('tensormesh.prices'), hashtext(current_schema()));
 
-  with sent as materialized (
-    select * from unnest(p_days, p_sources, p_ids, p_customers, p_models, p_at, p_input, p_cached, p_output, p_request_ids, p_api_key_ids)
-      with ordinality as e(day, source, id, customer, model, at, input, cached, output, request_id, api_key_id, place)),
-  inserted as (
-    insert into usage_event (day, source, id, customer, model, at, input_tokens, cached_tokens, output_tokens, request_id, api_key_id, received_at)
-    select s.day, s.source, s.id, s.customer, s.model, s.at, s.input, s.cached, s.output, s.request_id, s.api_key_id, p_now from sent s
-    on conflict (day, source, id) do nothing
-    returning usage_event.day, usage_event.source, usage_event.id, usage_event.customer, usage_event.model, usage_event.at, input_tokens, cached_tokens, output_tokens),
-  priced as (
-    select i.customer, i.model, coalesce(r.version, 0) as version, date_bin('15 minutes', i.at - interval '1 microsecond', c_origin) as bucket,
-      count(*) as events, sum(i.input_tokens)::bigint as input, sum(i.cached_tokens)::bigint as cached, sum(i.output_tokens)::bigint as output,
-      max(i.at) as last_at
-    from inserted i
-    left join token_price_ranges(array(select distinct m.model from unnest(p_models) as m(model))) r
-      on r.model = i.model and i.at >= r.starts and i.at < r.ends
-    group by 1, 2, 3, 4)
+  if p_fresh then
+    begin
+      insert into usage_event (day, source, id, customer, model, at, input_tokens, cached_tokens, output_tokens, request_id, api_key_id, received_at)
+      select e.*, p_now from unnest(p_days, p_sources, p_ids, p_customers, p_models, p_at, p_input, p_cached, p_output, p_request_ids, p_api_key_ids) as e;
+      v_written := true;
+    exception when unique_violation then
+      -- Put back: the other way it is then.
+    end;
+  end if;
+  if not v_written then
+    with sent as materialized (
+      select * from unnest(p_days, p_sources, p_ids, p_customers, p_models, p_at, p_input, p_cached, p_output, p_request_ids, p_api_key_ids)
+        with ordinality as e(day, source, id, customer, model, at, input, cached, output, request_id, api_key_id, place)),
+    inserted as (
+      insert into usage_event (day, source, id, customer, model, at, input_tokens, cached_tokens, output_tokens, request_id, api_key_id, received_at)
+      select s.day, s.source, s.id, s.customer, s.model, s.at, s.input, s.cached, s.output, s.request_id, s.api_key_id, p_now from sent s
+      on conflict (day, source, id) do nothing
+      returning usage_event.day, usage_event.source, usage_event.id)
+    select array_agg(s.place::int - 1 order by s.place) into known
+      from sent s left join inserted i on i.day = s.day and i.source = s.source and i.id = s.id where i.id is null;
+  end if;
+
   select array_agg(p.customer), array_agg(p.model), array_agg(p.version), array_agg(p.bucket), array_agg(p.events), array_agg(p.input),
-      array_agg(p.cached), array_agg(p.output), array_agg(p.last_at),
-      case when coalesce(sum(p.events), 0) < cardinality(p_ids) then array(
-        select s.place::int - 1 from sent s left join inserted i on i.day = s.day and i.source = s.source and i.id = s.id where i.id is null order by s.place) end
-    into v_customers, v_models, v_versions, v_buckets, v_events, v_input, v_cached, v_output, v_last_at, known
-    from priced p;
+      array_agg(p.cached), array_agg(p.output), array_agg(p.last_at)
+    into v_customers, v_models, v_versions, v_buckets, v_events, v_input, v_cached, v_output, v_last_at
+    from (
+      select e.customer, e.model, coalesce(r.version, 0) as version, date_bin('15 minutes', e.at - interval '1 microsecond', c_origin) as bucket,
+        count(*) as events, sum(e.input)::bigint as input, sum(e.cached)::bigint as cached, sum(e.output)::bigint as output, max(e.at) as last_at
+      from unnest(p_customers, p_models, p_at, p_input, p_cached, p_output) with ordinality as e(customer, model, at, input, cached, output, place)
+      left join token_price_ranges(array(select distinct m.model from unnest(p_models) as m(model))) r
+        on r.model = e.model and e.at >= r.starts and e.at < r.ends
+      where known is null or not exists (select from unnest(known) as k(place) where k.place = e.place - 1)
+      group by 1, 2, 3, 4) p;
 
   if v_customers is not null then
     select array_agg(r.customer), array_agg(r.funds) into customers, funds

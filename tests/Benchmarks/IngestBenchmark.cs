@@ -19,10 +19,20 @@ internal static class IngestBenchmark
     private const int LoadersAtOnce = 2;
     private const long StoredEvents = 100_000_000;
     private const int LoadSeconds = 1_500;
+    private const int WarmUps = 2;
+
+    /// <summary>What Postgres' manual advises for a server that has a machine of some memory and writes much: as it comes, it keeps 128 MB in memory, which is less than the index of
+    /// one day of the 100,000,000 events, and writes whole pages anew every few seconds.</summary>
+    private const string ServerSettings = """
+
+        shared_buffers = '4GB'
+        max_wal_size = '8GB'
+        checkpoint_timeout = '15min'
+        """;
 
     public static async Task RunAsync(Workplace workplace, CancellationToken cancellation)
     {
-        var server = await workplace.PostgresAsync(cancellation);
+        var server = await workplace.PostgresAsync(cancellation, ServerSettings);
         await using var empty = await Workplace.OpenBillingAsync(server, "none", cancellation);
         await using var full = await Workplace.OpenBillingAsync(server, "full", cancellation);
         foreach (var database in new[] { empty, full }) await UsageLoad.OpenAccountsAsync(database, cancellation);
@@ -34,16 +44,15 @@ internal static class IngestBenchmark
         var (seed, rss) = (Random.Shared.Next(), 0.0);
         var random = new Random(seed);
         var (floors, empties, fulls) = (new List<double>(), new List<double>(), new List<double>());
-        for (var round = 0; round <= Rounds; round++)
+        for (var round = 1 - WarmUps; round <= Rounds; round++)
         {
-            // The first is for warming up.
             var batches = Enumerable.Range(0, BatchesPerRound).Select(_ => UsageLoad.Make(TokenMeter.MaxBatch, random)).ToArray();
             var bodies = batches.Select(UsageLoad.Json).ToArray();
             var floor = await CopyAsync(empty, batches, cancellation);
             var one = await SendAsync(onEmpty, bodies, cancellation);
             var other = await SendAsync(onFull, bodies, cancellation);
             rss = Math.Max(rss, Math.Max(ProcessUsage.PeakMegabytes(onEmpty.ProcessId), ProcessUsage.PeakMegabytes(onFull.ProcessId)));
-            if (round == 0) continue;
+            if (round < 1) continue;
             floors.Add(floor);
             empties.Add(one);
             fulls.Add(other);
@@ -52,7 +61,7 @@ internal static class IngestBenchmark
 
         var many = stored.ToString(CultureInfo.InvariantCulture);
         workplace.Report("floor_ratio", Samples.Median(empties) / Samples.Median(floors), "ratio", ">=0.5",
-            "one binary COPY of the same rows into a table with the same primary key; batches of 10000 from 4 clients, 200 accounts, 10 models, random ids");
+            "one binary COPY of the same rows into a table with the same primary key; batches of 10000 from 4 clients, 200 accounts, 10 models, random ids; shared_buffers 4GB, max_wal_size 8GB");
         workplace.Report("full_ratio", Samples.Median(fulls) / Samples.Median(empties), "ratio", ">=0.8", $"the same with {many} events of 35 days stored over the same with none");
         workplace.Report("rss_mb", rss, "MB", "<=300", "the Web API's resident memory meanwhile, the most that it ever was");
         workplace.Report("events_per_s", Samples.Median(empties), "1/s", null, "events from HTTP to the disk");
@@ -123,8 +132,7 @@ internal static class IngestBenchmark
                 await FillDayAsync(database, day, count, cancellation);
                 Workplace.Say($"{Interlocked.Add(ref stored, count)} events after {Stopwatch.GetElapsedTime(began).TotalSeconds:0} s");
             });
-        // What was written by now is on disk before anything is measured.
-        foreach (var statement in (string[])["vacuum analyze token_bucket", "checkpoint"]) await ExecuteAsync(database, statement);
+        await ExecuteAsync(database, "vacuum analyze token_bucket");
         return stored;
     }
 

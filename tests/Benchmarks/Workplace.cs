@@ -13,8 +13,9 @@ internal sealed class Workplace(string group) : IAsyncDisposable
     private PostgresServer? server;
 
     /// <summary>Started with the first use; durable, as the product's must be.</summary>
-    public async Task<PostgresServer> PostgresAsync(CancellationToken cancellation)
-        => server ??= await PostgresServer.StartAsync(directory, cancellation);
+    /// <param name="settings">Lines of postgresql.conf, of the first use.</param>
+    public async Task<PostgresServer> PostgresAsync(CancellationToken cancellation, string? settings = null)
+        => server ??= await PostgresServer.StartAsync(directory, cancellation, settings);
 
     /// <summary>A migrated, empty database on the given server, opened as the product opens it.</summary>
     public static async Task<NpgsqlDataSource> OpenBillingAsync(PostgresServer server, string name, CancellationToken cancellation)

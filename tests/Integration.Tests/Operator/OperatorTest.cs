@@ -376,7 +376,7 @@ public abstract class OperatorTest(OperatorFixture product) : IAsyncLifetime
               array_agg(g.per_gpu_hour_nanos order by g.from_at, g.price_version),
               (select b.amount_nanos from ledger_balance b join ledger_account a on a.id = b.ledger_account where a.account = r.account),
               (select sum(e.amount_nanos) from ledger_entry e join ledger_account a on a.id = e.ledger_account
-                join ledger_transaction t on t.position = e.transaction_position where a.account = r.account and t.type = 'CreditGrant')
+                join ledger_transaction t on t.position = e.transaction_position where a.account = r.account and t.type in ('CreditGrant', 'ServerlessUsage'))
             from run_interval r join run_interval_rating g on g.pod = r.pod where r.account = '{account}' group by r.pod
             """);
         await using var reader = await command.ExecuteReaderAsync(Ended);

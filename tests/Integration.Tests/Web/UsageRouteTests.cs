@@ -8,6 +8,7 @@ using Microsoft.AspNetCore.Http;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using Tensormesh.Billing;
+using Tensormesh.TestKit;
 using Tensormesh.Web;
 
 namespace Tensormesh.Integration.Tests.Web;
@@ -188,6 +189,45 @@ public sealed class UsageRouteTests(WebServer server)
         (await server.As("ops", "ADMIN").AddBalanceAsync(account, "5")).Ok();
         Assert.Equal("3", (await key.GetAsync($"/v1/billing/standing?userId={account}")).Ok().GetProperty("remaining").GetProperty("units").GetString());
         (await key.GetAsync("/v1/billing/standing?userId=nobody-at-all")).Problem(HttpStatusCode.NotFound, "account-unknown");
+    }
+
+    [Fact]
+    public async Task Metrics_tell_of_events_and_tokens_by_model_and_outcome_and_of_what_waits_for_a_price()
+    {
+        var account = await OpenAsync("10");
+        var metrics = new Uri($"http://127.0.0.1:{FreePorts.Take(1)[0]}/");
+        var host = await server.StartAnotherAsync($"--Tensormesh:MetricsUrl={metrics.GetLeftPart(UriPartial.Authority)}", "--Tensormesh:UsageSeconds=1");
+        Task<string> ScrapeAsync() => Http.GetStringAsync(new Uri(metrics, "metrics"), Cancellation);
+        // It knows the models that have a price.
+        await Eventually.SeeAsync(ScrapeAsync, text => text.Contains("tensormesh_usage_unpriced_models ", StringComparison.Ordinal));
+        await Eventually.SeeAsync(async () =>
+        {
+            var probe = Event(Guid.NewGuid().ToString(), account);
+            (await server.As("ops", "ADMIN", host).SendAsync(HttpMethod.Post, Events, probe, contentType: UsageApi.One)).Ok();
+            return await ScrapeAsync();
+        }, text => text.Contains($$"""tensormesh_usage_events_total{model="{{Model}}",outcome="accepted"}""", StringComparison.Ordinal));
+        string[] lines =
+        [
+            Event("m1", account), Event("m1", account), Event("m2", account).Replace("\"cachedTokens\":400", "\"cachedTokens\":4000", StringComparison.Ordinal),
+            Event("m3", account).Replace(Model, $"unpriced/{account}", StringComparison.Ordinal), "{}",
+        ];
+        (await server.As("ops", "ADMIN", host).SendAsync(HttpMethod.Post, Events, string.Join("\n", lines), contentType: UsageApi.Lines)).Ok();
+        var seen = await Eventually.SeeAsync(ScrapeAsync, text => !text.Contains("tensormesh_usage_unpriced_events 0", StringComparison.Ordinal));
+        foreach (var line in (string[])
+        [
+            $$"""tensormesh_usage_events_total{model="{{Model}}",outcome="duplicate"} 1""", $$"""tensormesh_usage_events_total{model="{{Model}}",outcome="CachedAboveInput"} 1""",
+            """tensormesh_usage_events_total{model="other",outcome="unpriced"} 1""", """tensormesh_usage_events_total{model="other",outcome="Unreadable"} 1""",
+            """tensormesh_usage_tokens_total{model="other",type="input"} """, $$"""tensormesh_usage_tokens_total{model="{{Model}}",type="cached"} """,
+            "tensormesh_usage_ingest_seconds_count", "tensormesh_usage_delay_seconds_count", "tensormesh_usage_requests_refused_total 0",
+        ])
+        {
+            Assert.Contains(line, seen, StringComparison.Ordinal);
+        }
+
+        Assert.DoesNotContain("unpriced/", seen, StringComparison.Ordinal);
+        await server.Services.GetRequiredService<Prices>().PublishAsync(
+            $"book-{account}", new Dictionary<GpuProduct, Money>(), [new($"unpriced/{account}", new(1_000_000), new(1), new(1))], DateTimeOffset.UtcNow, Cancellation);
+        await Eventually.SeeAsync(ScrapeAsync, text => text.Contains("tensormesh_usage_unpriced_models 0", StringComparison.Ordinal));
     }
 
     [Fact]

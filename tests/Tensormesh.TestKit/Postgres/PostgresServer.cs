@@ -43,7 +43,8 @@ public sealed class PostgresServer : IAsyncDisposable
     /// <param name="directory">Made if missing. Holds the data and the log.</param>
     /// <exception cref="InvalidOperationException">No Postgres binaries, or the server did not start: the message carries the end of its
     /// log.</exception>
-    public static async Task<PostgresServer> StartAsync(string directory, CancellationToken cancellation)
+    /// <param name="settings">Lines of postgresql.conf for a server that is made by this; null: none beside those that every one has.</param>
+    public static async Task<PostgresServer> StartAsync(string directory, CancellationToken cancellation, string? settings = null)
     {
         directory = Path.GetFullPath(directory);
         Directory.CreateDirectory(directory);
@@ -63,7 +64,7 @@ public sealed class PostgresServer : IAsyncDisposable
             if (Environment.IsPrivilegedProcess) await RunAsync("chown", [UnprivilegedUser + ":", root], cancellation);
             await server.PostgresToolAsync(
                 "initdb", ["-D", data, "-U", Superuser, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"], cancellation);
-            await File.AppendAllTextAsync(Path.Combine(data, "postgresql.conf"), Settings, cancellation);
+            await File.AppendAllTextAsync(Path.Combine(data, "postgresql.conf"), Settings + settings, cancellation);
         }
 
         await server.StartOnFreePortAsync(cancellation);

@@ -171,6 +171,8 @@ public sealed class Installation : IAsyncDisposable
             [credit + "MinimumRun"] = Options.MinimumRun.ToString("c"),
             [credit + "SettlementInterval"] = Options.SettlementInterval.ToString("c"),
             [credit + "SettlementLag"] = Options.SettlementLag.ToString("c"),
+            // Where time is short, tokens are settled as often as GPU time.
+            [credit + "TokenSettlementInterval"] = Options.SettlementInterval.ToString("c"),
             [credit + "SuspensionTolerance"] = Options.SuspensionTolerance.ToString("c"),
         };
         foreach (var (name, value) in OperatorExtras) settings[name] = value;

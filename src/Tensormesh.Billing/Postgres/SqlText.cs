@@ -41,7 +41,6 @@ internal static class SqlText
     public static readonly string SettleTokens = Read("Sql/settle_tokens.sql");
     public static readonly string AddToServerlessMonth = Read("Sql/add_to_serverless_month.sql");
     public static readonly string ServerlessUsage = Read("Sql/serverless_usage.sql");
-    public static readonly string ServerlessUsageByDay = Read("Sql/serverless_usage_by_day.sql");
     public static readonly string CompareTokens = Read("Sql/compare_tokens.sql");
     public static readonly string CurrentTokenPrices = Read("Sql/current_token_prices.sql");
 

@@ -1,4 +1,3 @@
-using System.Data;
 using Npgsql;
 
 namespace Tensormesh.Billing;
@@ -31,24 +30,35 @@ public sealed class ServerlessUsage(NpgsqlDataSource dataSource)
     public Task<UsageReport?> ReadAsync(AccountId account, BillingMonth? month, CancellationToken cancellation)
         => Transact.UseAsync<UsageReport?>(dataSource, async connection =>
         {
-            // Two queries of one instant.
-            await using var snapshot = await connection.BeginTransactionAsync(IsolationLevel.RepeatableRead, cancellation);
             if (await ReadZoneAsync(connection, account, cancellation) is not { } zone) return null;
             var calendar = AccountCalendar.Of(zone);
             var period = month is { } one ? calendar.MonthAt(one) : new Period(DateTimeOffset.MinValue.AddYears(1), DateTimeOffset.MaxValue.AddYears(-1));
-            var bounds = (NpgsqlParameter[])[Transact.Value(account.Value), Transact.Value(period.From.ToLedgerTime()), Transact.Value(period.To.ToLedgerTime())];
-            await using var batch = new NpgsqlBatch(connection)
+            await using var command = new NpgsqlCommand(SqlText.ServerlessUsage, connection)
             {
-                BatchCommands =
+                Parameters =
                 {
-                    Transact.Command(SqlText.ServerlessUsage, bounds),
-                    Transact.Command(SqlText.ServerlessUsageByDay, [.. bounds.Select(bound => bound.Clone()), Transact.Value(calendar.TimeZone)]),
+                    Transact.Value(account.Value), Transact.Value(period.From.ToLedgerTime()), Transact.Value(period.To.ToLedgerTime()),
+                    Transact.Value(calendar.TimeZone),
                 },
             };
-            await using var reader = await batch.ExecuteReaderAsync(cancellation);
-            var (models, settled) = await ReadModelsAsync(reader, cancellation);
-            await reader.NextResultAsync(cancellation);
-            return new UsageReport(calendar.TimeZone, models, await ReadDaysAsync(reader, cancellation), settled);
+            await using var reader = await command.ExecuteReaderAsync(cancellation);
+            var (models, days, settled) = (new List<ModelUsage>(), new List<UsageDay>(), Money.Zero);
+            while (await reader.ReadAsync(cancellation))
+            {
+                var tokens = new TokenTotals(reader.GetInt64(3), reader.GetInt64(4), reader.GetInt64(5));
+                if (!reader.IsDBNull(0))
+                {
+                    days.Add(new(reader.GetFieldValue<DateOnly>(0), tokens, new(reader.GetInt64(6))));
+                    continue;
+                }
+
+                settled += new Money(reader.GetInt64(7));
+                var row = ReadModel(reader, tokens);
+                if (models.Count > 0 && models[^1].Model == row.Model) models[^1] = Add(models[^1], row);
+                else models.Add(row);
+            }
+
+            return new UsageReport(calendar.TimeZone, models, days, settled);
         }, cancellation);
 
     private static async Task<string?> ReadZoneAsync(NpgsqlConnection connection, AccountId account, CancellationToken cancellation)
@@ -60,42 +70,16 @@ public sealed class ServerlessUsage(NpgsqlDataSource dataSource)
         return (string?)await command.ExecuteScalarAsync(cancellation);
     }
 
-    private static async Task<(IReadOnlyList<ModelUsage> Models, Money Settled)> ReadModelsAsync(NpgsqlDataReader reader, CancellationToken cancellation)
+    /// <summary>Of one price; without rates it has none.</summary>
+    private static ModelUsage ReadModel(NpgsqlDataReader reader, TokenTotals tokens)
     {
-        var (models, settled) = (new List<ModelUsage>(), Money.Zero);
-        while (await reader.ReadAsync(cancellation))
-        {
-            var model = reader.GetString(0);
-            var (events, tokens) = (reader.GetInt64(2), new TokenTotals(reader.GetInt64(3), reader.GetInt64(4), reader.GetInt64(5)));
-            settled += new Money(reader.GetInt64(7));
-            var (saved, unpriced, unpricedEvents) = (Money.Zero, tokens, events);
-            if (!reader.IsDBNull(8))
-            {
-                saved = TokenRating.Saved(tokens.Cached, new(model, new(reader.GetInt64(8)), new(reader.GetInt64(9)), new(reader.GetInt64(10))));
-                (unpriced, unpricedEvents) = (default, 0);
-            }
-
-            var row = new ModelUsage(model, events, tokens, new(reader.GetInt64(6)), saved, unpriced, unpricedEvents);
-            if (models.Count > 0 && models[^1].Model == model) models[^1] = Add(models[^1], row);
-            else models.Add(row);
-        }
-
-        return (models, settled);
+        var (model, events, cost) = (reader.GetString(1), reader.GetInt64(2), new Money(reader.GetInt64(6)));
+        if (reader.IsDBNull(8)) return new(model, events, tokens, cost, Money.Zero, tokens, events);
+        var price = new TokenPrice(model, new(reader.GetInt64(8)), new(reader.GetInt64(9)), new(reader.GetInt64(10)));
+        return new(model, events, tokens, cost, TokenRating.Saved(tokens.Cached, price), default, 0);
     }
 
     private static ModelUsage Add(ModelUsage one, ModelUsage other) => new(
         one.Model, one.Events + other.Events, one.Tokens + other.Tokens, one.Cost + other.Cost, one.Saved + other.Saved, one.Unpriced + other.Unpriced,
         one.UnpricedEvents + other.UnpricedEvents);
-
-    private static async Task<IReadOnlyList<UsageDay>> ReadDaysAsync(NpgsqlDataReader reader, CancellationToken cancellation)
-    {
-        var days = new List<UsageDay>();
-        while (await reader.ReadAsync(cancellation))
-        {
-            days.Add(new(
-                reader.GetFieldValue<DateOnly>(0), new(reader.GetInt64(1), reader.GetInt64(2), reader.GetInt64(3)), new(reader.GetInt64(4))));
-        }
-
-        return days;
-    }
 }

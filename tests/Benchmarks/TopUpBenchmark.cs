@@ -42,7 +42,7 @@ internal static class TopUpBenchmark
         try
         {
             using var http = new HttpClient { BaseAddress = url, Timeout = TimeSpan.FromSeconds(30) };
-            await ReadyAsync(http, web, log, cancellation);
+            await UsageLoad.ReadyAsync(http, web, log, cancellation);
             await MeasureAsync(workplace, database, stripe, http, cancellation);
         }
         finally
@@ -138,24 +138,5 @@ internal static class TopUpBenchmark
         await using var reader = await count.ExecuteReaderAsync(cancellation);
         await reader.ReadAsync(cancellation);
         return (reader.GetInt32(0), reader.GetInt64(1));
-    }
-
-    private static async Task ReadyAsync(HttpClient http, Process web, string log, CancellationToken cancellation)
-    {
-        while (true)
-        {
-            if (web.HasExited) throw new InvalidOperationException(await File.ReadAllTextAsync(log, cancellation));
-            try
-            {
-                using var answer = await http.GetAsync(new Uri("/readyz", UriKind.Relative), cancellation);
-                if (answer.IsSuccessStatusCode) return;
-            }
-            catch (HttpRequestException)
-            {
-                // It does not listen yet.
-            }
-
-            await Task.Delay(Glance, cancellation);
-        }
     }
 }

@@ -60,13 +60,21 @@ internal sealed class UsageLoad : IAsyncDisposable
             "--Tensormesh:RequestsPerSecond=100000", "--Tensormesh:RequestBurst=100000",
         ]);
         var load = new UsageLoad(new HttpClient { BaseAddress = url, Timeout = TimeSpan.FromMinutes(2) }, web, log);
+        await ReadyAsync(load.Http, web, log, cancellation);
+        return load;
+    }
+
+    /// <summary>Returns once the Web API serves.</summary>
+    /// <exception cref="InvalidOperationException">It ended instead: with what it said.</exception>
+    public static async Task ReadyAsync(HttpClient http, Process web, string log, CancellationToken cancellation)
+    {
         while (true)
         {
             if (web.HasExited) throw new InvalidOperationException(await File.ReadAllTextAsync(log, cancellation));
             try
             {
-                using var answer = await load.Http.GetAsync(new Uri("/readyz", UriKind.Relative), cancellation);
-                if (answer.IsSuccessStatusCode) return load;
+                using var answer = await http.GetAsync(new Uri("/readyz", UriKind.Relative), cancellation);
+                if (answer.IsSuccessStatusCode) return;
             }
             catch (HttpRequestException)
             {

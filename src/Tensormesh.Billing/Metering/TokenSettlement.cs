@@ -16,7 +16,7 @@ internal sealed record UnsettledTokens(
 
 /// <summary>What an account owes for tokens, under the lock that whoever changes it takes.</summary>
 internal sealed record LockedTokens(
-    long Customer, Money Rated, Money Settled, DateTimeOffset? UnsettledFrom, TokensDue Due, string? Traceparent)
+    long Customer, Money Settled, DateTimeOffset? UnsettledFrom, TokensDue Due, string? Traceparent)
 {
     public static async Task<LockedTokens?> LockAsync(NpgsqlConnection connection, AccountId account, CancellationToken cancellation)
     {
@@ -26,7 +26,7 @@ internal sealed record LockedTokens(
         var (rated, settled) = (new Money(reader.GetInt64(1)), new Money(reader.GetInt64(2)));
         DateTimeOffset? Instant(int ordinal) => reader.IsDBNull(ordinal) ? null : reader.GetFieldValue<DateTimeOffset>(ordinal);
         return new(
-            reader.GetInt64(0), rated, settled, Instant(3), new TokensDue(rated - settled, Instant(4)), reader.IsDBNull(5) ? null : reader.GetString(5));
+            reader.GetInt64(0), settled, Instant(3), new TokensDue(rated - settled, Instant(4)), reader.IsDBNull(5) ? null : reader.GetString(5));
     }
 
     public async Task<IReadOnlyList<UnsettledTokens>> ReadUnsettledAsync(NpgsqlConnection connection, CancellationToken cancellation)

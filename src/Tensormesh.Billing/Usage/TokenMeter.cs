@@ -14,7 +14,7 @@ public sealed record UsageReceipt(IReadOnlyList<UsageOutcome> Outcomes, IReadOnl
 public sealed record UnpricedUsage(string Model, long Events, TokenTotals Tokens);
 
 /// <summary>
-/// Takes usage events: each is counted once, priced at its own time, and drawn on its account's standing, in one round trip and one SQL transaction for
+/// Takes usage events: each is counted once, priced at its own time, and drawn on its account's standing, in one statement and one SQL transaction for
 /// a whole batch (<c>ingest_usage</c>). What is answered is on disk; without an answer the same batch can be sent again, as often as it takes.
 /// </summary>
 /// <param name="time">For tests; null: the clock of Postgres.</param>

@@ -132,6 +132,7 @@ internal static class UsageApi
                 if (!tooLong && IsBlank(line)) continue;
                 if (++lines > MostLines)
                 {
+                    body.AdvanceTo(read.Buffer.End);
                     return (null, Problem.Malformed($"A request has at most {MostLines} lines: send the rest in others. What came before was counted, and is a duplicate when it comes again."));
                 }
 

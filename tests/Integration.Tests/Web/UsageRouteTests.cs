@@ -141,6 +141,13 @@ public sealed class UsageRouteTests(WebServer server)
         Assert.Equal(0, await CostAsync(account));
         Assert.Equal(many.Length, (await gateway.SendAsync(HttpMethod.Post, Events, string.Join("\n", many), contentType: UsageApi.Lines)).Ok().GetProperty("accepted").GetInt32());
         Assert.Equal(many.Length * Price, await CostAsync(account));
+        var blank = string.Concat(Enumerable.Repeat("{}\n", UsageApi.MostLines));
+        Assert.Equal(UsageApi.MostLines, (await gateway.SendAsync(HttpMethod.Post, Events, blank, contentType: UsageApi.Lines)).Ok().GetProperty("rejected").GetInt32());
+        // What came before the line that is one too many was counted, as the answer says, and the caller can go on.
+        Assert.Contains("at most 100000 lines", (await gateway.SendAsync(HttpMethod.Post, Events, $"{Event("first", account)}\n{blank}", contentType: UsageApi.Lines))
+            .Problem(HttpStatusCode.BadRequest, "malformed-body"), StringComparison.Ordinal);
+        (await gateway.SendAsync(HttpMethod.Post, Events, Event("first", account), contentType: UsageApi.One)).IsExactly(
+            """{"accepted":0,"duplicate":1,"rejected":0,"results":[{"id":"first","status":"DUPLICATE"}]}""");
         // One that asks first is spared the sending.
         using var large = new HttpRequestMessage(HttpMethod.Post, new Uri(server.Address, Events)) { Content = new ByteArrayContent(new byte[UsageApi.LargestBodyBytes + 1]) };
         (large.Headers.Authorization, large.Headers.ExpectContinue) = (new AuthenticationHeaderValue("Bearer", WebServer.Token("ops", "ADMIN")), true);
@@ -218,12 +225,14 @@ public sealed class UsageRouteTests(WebServer server)
             $$"""tensormesh_usage_events_total{model="{{Model}}",outcome="duplicate"} 1""", $$"""tensormesh_usage_events_total{model="{{Model}}",outcome="CachedAboveInput"} 1""",
             """tensormesh_usage_events_total{model="other",outcome="unpriced"} 1""", """tensormesh_usage_events_total{model="other",outcome="Unreadable"} 1""",
             """tensormesh_usage_tokens_total{model="other",type="input"} """, $$"""tensormesh_usage_tokens_total{model="{{Model}}",type="cached"} """,
-            "tensormesh_usage_ingest_seconds_count", "tensormesh_usage_delay_seconds_count", "tensormesh_usage_requests_refused_total 0",
+            "tensormesh_usage_requests_refused_total 0",
         ])
         {
             Assert.Contains(line, seen, StringComparison.Ordinal);
         }
 
+        Assert.Matches("(?m)^tensormesh_usage_ingest_seconds_count [1-9]", seen);
+        Assert.Matches("(?m)^tensormesh_usage_delay_seconds_count [1-9]", seen);
         Assert.DoesNotContain("unpriced/", seen, StringComparison.Ordinal);
         await server.Services.GetRequiredService<Prices>().PublishAsync(
             $"book-{account}", new Dictionary<GpuProduct, Money>(), [new($"unpriced/{account}", new(1_000_000), new(1), new(1))], DateTimeOffset.UtcNow, Cancellation);

@@ -5,13 +5,16 @@ DEV := dotnet artifacts/bin/Tensormesh.Dev/$(configuration)/tensormesh-dev.dll
 export DOTNET_CLI_TELEMETRY_OPTOUT := 1
 export DOTNET_NOLOGO := 1
 
-.PHONY: demo run test unit bench publish-agent gpu-check lint crds build clean sweep
+.PHONY: demo run screenshots test unit bench publish-agent gpu-check lint crds build clean sweep
 
 demo: build ## The story of the product on a dev cluster; ends by itself.
 	@$(DEV) demo
 
 run: build ## A dev cluster with the product on it, in the foreground; writes .dev/env.
 	@$(DEV) run
+
+screenshots: build ## Pictures of every page of the console, light, dark and narrow, in docs/images.
+	@$(DEV) screenshots
 
 test: build ## Every test, on a real control plane and a real Postgres.
 	@$(DEV) images

@@ -38,6 +38,7 @@ public static class BillingServices
         services.AddSingleton<GpuFaults>();
         services.AddSingleton<Prices>();
         services.AddSingleton<RunIntervals>();
+        services.AddSingleton<RunHistory>();
         services.AddSingleton<Transactions>();
         services.AddSingleton(provider => new TokenMeter(provider.GetRequiredService<NpgsqlDataSource>()));
         services.AddSingleton<ServerlessUsage>();
@@ -54,6 +55,8 @@ public static class BillingServices
         services.AddSingleton<PaymentReconciliation>();
         services.AddSingleton<TopUps>();
         services.AddSingleton<AutoTopUps>();
+        services.AddSingleton<BillingAddresses>();
+        services.AddSingleton<SessionKeys>();
         return services;
     }
 

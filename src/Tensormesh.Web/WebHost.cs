@@ -14,11 +14,19 @@ internal static class WebHost
     /// <exception cref="SettingsException">The configuration is wrong.</exception>
     public static WebApplication Build(string[] args)
     {
-        var builder = WebApplication.CreateBuilder(args);
+        var builder = WebApplication.CreateBuilder(new WebApplicationOptions
+        {
+            Args = args,
+            // By which the pages' files are found, whoever hosts this.
+            ApplicationName = typeof(WebHost).Assembly.GetName().Name,
+            WebRootPath = Path.Combine(AppContext.BaseDirectory, "wwwroot"),
+        });
         var settings = WebSettings.Read(builder.Configuration);
         var metrics = new WebMetrics();
 
         builder.Logging.AddFilter("Microsoft.AspNetCore", LogLevel.Warning);
+        // It warns of our own header, which says the same as its.
+        builder.Logging.AddFilter("Microsoft.AspNetCore.Antiforgery", LogLevel.Error);
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
             kestrel.AddServerHeader = false;
@@ -38,10 +46,17 @@ internal static class WebHost
         builder.Services.AddSingleton<IngestionQueue>();
         builder.Services.AddBilling(settings.ConnectionString);
         builder.Services.AddAccess(settings);
-        builder.Services.AddSingleton<AccountLookup>().AddSingleton<MoneyLog>().AddSingleton<Readiness>().AddSingleton<ProblemPages>();
+        builder.Services.AddSingleton<AccountLookup>().AddSingleton<MoneyLog>().AddSingleton<Readiness>().AddSingleton<ProblemPages>()
+            .AddSingleton<Till>().AddSingleton<BackOffice>();
         builder.Services.ConfigureHttpJsonOptions(json => Wire.Configure(json.SerializerOptions));
         builder.Services.Configure<RouteHandlerOptions>(handlers => handlers.ThrowOnBadRequest = true);
         builder.Services.AddApiDescription();
+        if (settings.Console is not null)
+        {
+            builder.WebHost.UseStaticWebAssets();
+            builder.Services.AddConsole(settings.Console);
+        }
+
         builder.Services.AddTracing(builder.Configuration, "tensormesh-web");
         if (settings.MetricsUrl is { } metricsUrl)
         {
@@ -71,6 +86,11 @@ internal static class WebHost
         web.UseAuthentication();
         web.UseRateLimiter();
         web.UseAuthorization();
+        if (settings.Console is not null)
+        {
+            web.Use(next => ConsoleHost.Guarded(next, settings));
+            web.UseConsole();
+        }
 
         web.MapHealthApi();
         web.MapProfileApi();
@@ -78,12 +98,16 @@ internal static class WebHost
         web.MapReportsApi();
         web.MapPaymentsApi();
         web.MapAutoTopUpApi();
+        web.MapBillingAddressApi();
+        web.MapDeploymentsApi();
         web.MapUsageApi();
         if (settings.Payments is PaymentSettings.Stripe) web.MapStripeWebhooks();
         web.MapApiKeysApi();
         web.MapAdminApi();
+        web.MapAccountsApi();
         web.MapAuditApi();
         web.MapApiDescription();
+        if (settings.Console is not null) web.MapConsole(settings);
         return web;
     }
 

@@ -43,6 +43,9 @@ internal sealed record WebSettings
     /// <summary><c>Tensormesh:UsageSeconds</c>: how often usage that has no price is counted, and old usage looked for.</summary>
     public TimeSpan UsageEvery { get; init; } = TimeSpan.FromSeconds(5);
 
+    /// <summary><c>Tensormesh:Console:*</c>. Null: no console.</summary>
+    public ConsoleSettings? Console { get; init; }
+
     /// <summary><c>Tensormesh:Payments:*</c>.</summary>
     public PaymentSettings Payments { get; init; } = new PaymentSettings.Sandbox();
 
@@ -60,6 +63,7 @@ internal sealed record WebSettings
         RequestBurst = Count(configuration, "Tensormesh:RequestBurst", 500),
         AutoTopUpEvery = TimeSpan.FromSeconds(Count(configuration, "Tensormesh:AutoTopUpSeconds", 5)),
         UsageEvery = TimeSpan.FromSeconds(Count(configuration, "Tensormesh:UsageSeconds", 5)),
+        Console = ConsoleSettings.Read(configuration, ReadIssuer(configuration)),
         Payments = PaymentSettings.Read(configuration),
     };
 
@@ -90,6 +94,23 @@ internal sealed record WebSettings
         }
     }
 
+    /// <summary>From the setting, or from the file that the setting of the same name with "File" names; never from both.</summary>
+    /// <param name="shown">The setting as an environment variable, for messages.</param>
+    internal static string? SecretOf(IConfiguration configuration, string name, string shown)
+    {
+        var (given, file) = (Text(configuration, name), Text(configuration, $"{name}File"));
+        if (given is not null && file is not null) throw new SettingsException($"both {shown} and {shown}File are set: keep the file");
+        if (file is null) return given;
+        try
+        {
+            return File.ReadAllText(file).Trim() is { Length: > 0 } text ? text : throw new SettingsException($"{shown}File is '{file}', which is empty");
+        }
+        catch (Exception unreadable) when (unreadable is IOException or UnauthorizedAccessException)
+        {
+            throw new SettingsException($"{shown}File is '{file}', which cannot be read: {unreadable.Message}");
+        }
+    }
+
     private static Uri? ReadMetricsUrl(IConfiguration configuration)
     {
         if (Text(configuration, "Tensormesh:MetricsUrl") is not { } text) return null;
@@ -104,7 +125,7 @@ internal sealed record WebSettings
 
     internal static string? Text(IConfiguration configuration, string name) => configuration[name] is { Length: > 0 } text ? text : null;
 
-    private static bool Flag(IConfiguration configuration, string name) => Text(configuration, name) is { } text
+    internal static bool Flag(IConfiguration configuration, string name) => Text(configuration, name) is { } text
         && (bool.TryParse(text, out var flag) ? flag : throw new SettingsException($"{name} is '{text}': write true or false"));
 
     internal static int Count(IConfiguration configuration, string name, int otherwise)

@@ -14,7 +14,7 @@ internal static class ExportBenchmark
     {
         var server = await workplace.PostgresAsync(cancellation);
         await using var database = await Workplace.OpenBillingAsync(server, "billing", cancellation);
-        var rows = await ReportBenchmark.FillAsync(database, cancellation);
+        var rows = await ReportBenchmark.FillAsync(database, ReportBenchmark.Now, cancellation);
         using var exports = new Exports(database);
         // Everything, as one open statement: no month of it is closed by this.
         var everything = new Statement(

@@ -13,7 +13,7 @@ internal static class ReportBenchmark
     public const string Large = "large";
     public const string Small = "small";
 
-    private const int SmallTransactions = 5_000;
+    public const int SmallTransactions = 5_000;
     private const int LargeTransactions = 5_000_000;
     /// <summary>Each changes the same two sums, whose versions within one SQL transaction have to be gone through.</summary>
     private const int RowsAtOnce = 1_000;
@@ -28,7 +28,7 @@ internal static class ReportBenchmark
     {
         var server = await workplace.PostgresAsync(cancellation);
         await using var database = await Workplace.OpenBillingAsync(server, "billing", cancellation);
-        var entries = 2 * await FillAsync(database, cancellation);
+        var entries = 2 * await FillAsync(database, Now, cancellation);
         var (spending, transactions) = (new Spending(database), new Transactions(database));
         var deep = new Dictionary<string, long>(StringComparer.Ordinal);
         foreach (var account in new[] { Small, Large }) deep[account] = await MiddleAsync(database, account, cancellation);
@@ -42,8 +42,9 @@ internal static class ReportBenchmark
     }
 
     /// <summary>Two accounts with the same 60 days. Stops early where the machine is slow: the figure says how many there were.</summary>
+    /// <param name="now">Rows lie in the 60 days before.</param>
     /// <returns>Transactions of the large account.</returns>
-    public static async Task<long> FillAsync(NpgsqlDataSource database, CancellationToken cancellation)
+    public static async Task<long> FillAsync(NpgsqlDataSource database, DateTimeOffset now, CancellationToken cancellation)
     {
         foreach (var account in new[] { Small, Large }) await new Accounts(database).DeclareAsync(new(account), new AccountPolicy(account, null, null, "Europe/Berlin"), cancellation);
         foreach (var account in new[] { Small, Large })
@@ -52,14 +53,14 @@ internal static class ReportBenchmark
             if (granted is not PostResult.Posted) throw new InvalidOperationException($"a grant was not posted: {granted}");
         }
 
-        await InsertAsync(database, Small, 0, SmallTransactions, SmallTransactions, cancellation);
+        await InsertAsync(database, Small, now, 0, SmallTransactions, SmallTransactions, cancellation);
         var began = Stopwatch.GetTimestamp();
         var (limit, all) = (TimeSpan.FromSeconds(Seconds("TENSORMESH_BENCH_LOAD_SECONDS", 900)), (long)Seconds("TENSORMESH_BENCH_TRANSACTIONS", LargeTransactions));
         var filled = 0L;
         while (filled < all && Stopwatch.GetElapsedTime(began) < limit)
         {
             var some = Math.Min(RowsAtOnce, all - filled);
-            await InsertAsync(database, Large, filled, some, all, cancellation);
+            await InsertAsync(database, Large, now, filled, some, all, cancellation);
             filled += some;
             if (filled % 1_000_000 == 0) Workplace.Say($"{filled} transactions after {Stopwatch.GetElapsedTime(began).TotalSeconds:0} s");
         }
@@ -74,7 +75,7 @@ internal static class ReportBenchmark
         => int.TryParse(Environment.GetEnvironmentVariable(variable), System.Globalization.CultureInfo.InvariantCulture, out var value) ? value : otherwise;
 
     /// <summary>As settlements write them: a nano-dollar amount for a window of a pod, in the order of time.</summary>
-    private static async Task InsertAsync(NpgsqlDataSource database, string account, long from, long count, long all, CancellationToken cancellation)
+    private static async Task InsertAsync(NpgsqlDataSource database, string account, DateTimeOffset now, long from, long count, long all, CancellationToken cancellation)
     {
         await using var command = database.CreateCommand(
             """
@@ -97,7 +98,7 @@ internal static class ReportBenchmark
         command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = from });
         command.Parameters.Add(new NpgsqlParameter<long> { TypedValue = count });
         command.Parameters.Add(new NpgsqlParameter<double> { TypedValue = all });
-        command.Parameters.Add(new NpgsqlParameter<DateTime> { TypedValue = Now.UtcDateTime });
+        command.Parameters.Add(new NpgsqlParameter<DateTime> { TypedValue = now.UtcDateTime });
         await command.ExecuteNonQueryAsync(cancellation);
     }
 

@@ -4,6 +4,7 @@ using Tensormesh.TestKit;
 // tensormesh-dev run    a dev cluster with the product on it, in the foreground; writes .dev/env
 // tensormesh-dev demo   the same, then the story of the product through kubectl and curl; ends by itself
 // tensormesh-dev images makes the images that a real node runs, so that no test waits for them
+// tensormesh-dev screenshots pictures of the console, for the README
 // tensormesh-dev sweep  removes what a killed run left behind
 using var stop = new CancellationTokenSource();
 Console.CancelKeyPress += (_, pressed) =>
@@ -24,6 +25,7 @@ try
         ["run"] => await Session.RunAsync(stop.Token),
         ["demo"] => await Session.DemoAsync(stop.Token),
         ["images"] => await Session.ImagesAsync(stop.Token),
+        ["screenshots"] => await Session.ScreenshotsAsync(stop.Token),
         ["sweep"] => await Session.SweepAsync(stop.Token),
         _ => Usage(),
     };
@@ -40,6 +42,6 @@ catch (Exception fault) when (fault is InvalidOperationException or TimeoutExcep
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: tensormesh-dev run | demo | images | sweep");
+    Console.Error.WriteLine("usage: tensormesh-dev run | demo | images | screenshots | sweep");
     return 2;
 }

@@ -36,6 +36,12 @@ internal static class Session
         return 0;
     }
 
+    public static async Task<int> ScreenshotsAsync(CancellationToken stop)
+    {
+        await Screenshots.TakeAsync(Repository.Folder("docs", "images"), Say, stop);
+        return 0;
+    }
+
     public static async Task<int> DemoAsync(CancellationToken stop)
     {
         var image = PrepareAgentAsync(stop);

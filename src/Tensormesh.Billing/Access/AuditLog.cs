@@ -23,6 +23,7 @@ public enum AuditAction
     CardMadeDefault,
     AutoTopUpSaved,
     AutoTopUpRemoved,
+    BillingAddressSaved,
     ApiKeyCreated,
     ApiKeyDeleted,
 }

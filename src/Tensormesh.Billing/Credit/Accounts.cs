@@ -81,6 +81,45 @@ public sealed class Accounts(NpgsqlDataSource dataSource, OperatorEpoch? epoch =
             return (standing, await RunIntervals.ReadOpenAsync(reader, cancellation));
         }, cancellation);
 
+    /// <summary>Standings of accounts in the order of their names, for people who look for one.</summary>
+    /// <param name="text">Part of the name or display name, in any case; null: all.</param>
+    /// <param name="after">The last account of the page before; null: from the first.</param>
+    /// <param name="limit">1 to 101.</param>
+    public Task<IReadOnlyList<Standing>> SearchAsync(string? text, AccountId? after, int limit, CancellationToken cancellation)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(limit, 1);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(limit, 101);
+        return Transact.UseAsync<IReadOnlyList<Standing>>(dataSource, async connection =>
+        {
+            var names = new List<AccountId>();
+            await using (var list = new NpgsqlCommand(SqlText.ListAccounts, connection)
+            {
+                Parameters =
+                {
+                    Transact.Value(string.IsNullOrWhiteSpace(text) ? null : text.Trim(), NpgsqlDbType.Text), Transact.Value(after?.Value, NpgsqlDbType.Text),
+                    Transact.Value(limit),
+                },
+            })
+            await using (var listed = await list.ExecuteReaderAsync(cancellation))
+            {
+                while (await listed.ReadAsync(cancellation)) names.Add(new(listed.GetString(0)));
+            }
+
+            if (names.Count == 0) return [];
+            await using var batch = new NpgsqlBatch(connection);
+            foreach (var name in names) batch.BatchCommands.Add(StandingReader.Command(name, null));
+            await using var reader = await batch.ExecuteReaderAsync(cancellation);
+            var standings = new List<Standing>();
+            foreach (var name in names)
+            {
+                if (await StandingReader.ReadAsync(reader, name, default, cancellation) is { } read) standings.Add(read.Account);
+                await reader.NextResultAsync(cancellation);
+            }
+
+            return standings;
+        }, cancellation);
+    }
+
     public Task<IReadOnlyList<AccountId>> ListAsync(CancellationToken cancellation)
         => Transact.UseAsync<IReadOnlyList<AccountId>>(dataSource, async connection =>
         {

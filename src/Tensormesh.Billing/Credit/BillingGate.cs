@@ -50,6 +50,13 @@ public static class BillingGate
             ?? (Verdict)new Verdict.Admit(request.HourlyRate!.Value, HoldAmount(request.PerGpuHour!.Value, request.Gpus, policy));
     }
 
+    /// <summary>What any new deployment of the account is refused for, whatever it asks: null when that depends on what it asks.</summary>
+    public static Verdict.Refuse? EvaluateAccount(Standing standing, DateTimeOffset now)
+        => CardInvalid(new DeploymentStanding(standing, default, null, Money.Zero), now)
+            ?? (standing.Available(now) > Money.Zero ? null : Refuse(
+                RefusalReason.InsufficientBalance,
+                $"account {standing.Account} has nothing available (balance {standing.Remaining(now)}, held {standing.Held(now)}): {AddBalance}"));
+
     /// <summary>The stop rule, for a deployment that has a hold: may it go on, and until when?</summary>
     /// <remarks>A price that was withdrawn stops nothing: what runs keeps the price of its hold.</remarks>
     public static Verdict EvaluateRunning(LaunchRequest request, DeploymentStanding standing, CreditPolicy policy, DateTimeOffset now)

@@ -72,6 +72,12 @@ public sealed record Standing
     /// suspension, and while tokens are owed.</summary>
     public Money Balance(DateTimeOffset t) => Funds - Accrued(t);
 
+    /// <summary>
+    /// What is left to show: <see cref="Balance"/>, but accrued cost alone never takes it below zero, because charging stops at the instant of
+    /// exhaustion, also where the operator is a moment late in recording it. Below zero: owed for tokens.
+    /// </summary>
+    public Money Remaining(DateTimeOffset t) => Money.Max(Balance(t), Money.Min(Funds, Money.Zero));
+
     /// <summary>Posted less accrued less held: what a new deployment may claim. Can be negative.</summary>
     public Money Available(DateTimeOffset t) => Balance(t) - Held(t);
 

@@ -25,6 +25,8 @@ internal static class SqlText
     public static readonly string SumStatement = Read("Sql/sum_statement.sql");
     public static readonly string InsertStatement = Read("Sql/insert_statement.sql");
     public static readonly string ListAuditEvents = Read("Sql/list_audit_events.sql");
+    public static readonly string ListRuns = Read("Sql/list_runs.sql");
+    public static readonly string ListAccounts = Read("Sql/list_accounts.sql");
     public static readonly string ListStatements = Read("Sql/list_statements.sql");
     public static readonly string ExportTransactions = Read("Sql/export_transactions.sql");
     public static readonly string ExportFocus = Read("Sql/export_focus.sql");

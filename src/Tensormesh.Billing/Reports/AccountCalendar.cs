@@ -59,6 +59,9 @@ public sealed class AccountCalendar(TimeZoneInfo zone)
 
     public DateOnly DayOf(DateTimeOffset instant) => DateOnly.FromDateTime(TimeZoneInfo.ConvertTime(instant, zone).DateTime);
 
+    /// <summary>What a clock on the wall shows.</summary>
+    public DateTimeOffset LocalOf(DateTimeOffset instant) => TimeZoneInfo.ConvertTime(instant, zone);
+
     public BillingMonth MonthOf(DateTimeOffset instant) => BillingMonth.Of(DayOf(instant));
 
     /// <summary>The first instant of a day. Where the clock is put forward over midnight it is the instant of the change; where it is put back over

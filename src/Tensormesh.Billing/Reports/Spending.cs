@@ -15,9 +15,28 @@ public sealed record SpendingSummary(Money Last24Hours, Money Last7Days, Money L
 /// <param name="NextBillingAt">The first instant of the next month.</param>
 public sealed record CalendarSpending(Money Today, Money LastWeek, Money LastMonth, Money MonthToDate, DateTimeOffset NextBillingAt);
 
-/// <summary>An account at one instant, all of it from one snapshot of the ledger.</summary>
-/// <param name="Accrued">Cost since the last settlement: part of today's and of this month's, and in neither of <paramref name="Spending"/>'s yet.</param>
-public sealed record AccountOverview(Standing Standing, CalendarSpending Spending, Money Accrued, DateTimeOffset At);
+/// <summary>
+/// An account at one instant, all of it from one snapshot of the ledger. With another <paramref name="At"/> it says what it will be, as things run now.
+/// </summary>
+/// <param name="Spending">Without what accrued since the last settlement.</param>
+public sealed record AccountOverview(Standing Standing, CalendarSpending Spending, DateTimeOffset At)
+{
+    public Money Accrued => Standing.Accrued(At);
+
+    public Money Balance => Standing.Remaining(At);
+
+    public Money Held => Standing.Held(At);
+
+    /// <summary>What a new deployment may claim; never below zero.</summary>
+    public Money Available => Money.Max(Money.Zero, Standing.Available(At));
+
+    public Money MonthToDate => Spending.MonthToDate + Charged;
+
+    public Money Today => Spending.Today + Charged;
+
+    /// <summary>Of what accrued, what there is money for: no more is ever charged.</summary>
+    private Money Charged => Money.Min(Accrued, Money.Max(Standing.Funds, Money.Zero));
+}
 
 /// <summary>One day in the account's time zone.</summary>
 /// <param name="StartsAt">Its first instant.</param>
@@ -60,7 +79,7 @@ public sealed class Spending(NpgsqlDataSource dataSource)
                 reader.GetFieldValue<DateTimeOffset>(4));
             await reader.NextResultAsync(cancellation);
             return await StandingReader.ReadAsync(reader, account, default, cancellation) is { Account: var standing }
-                ? new AccountOverview(standing, spending, standing.Accrued(now), now)
+                ? new AccountOverview(standing, spending, now)
                 : null;
         }, cancellation);
 

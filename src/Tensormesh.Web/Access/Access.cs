@@ -21,7 +21,7 @@ internal static class Access
     public static IServiceCollection AddAccess(this IServiceCollection services, WebSettings settings)
     {
         services.AddAuthentication(Either).AddPolicyScheme(Either, Either, either => either.ForwardDefaultSelector = context =>
-            ApiKeyAuthentication.IsMeant(context) ? ApiKeyAuthentication.Scheme : JwtBearerDefaults.AuthenticationScheme)
+            ConsoleRoute.IsMeant(context) ? ConsoleHost.Scheme : ApiKeyAuthentication.IsMeant(context) ? ApiKeyAuthentication.Scheme : JwtBearerDefaults.AuthenticationScheme)
         .AddScheme<AuthenticationSchemeOptions, ApiKeyAuthentication>(ApiKeyAuthentication.Scheme, null)
         .AddJwtBearer(bearer =>
         {
@@ -43,11 +43,15 @@ internal static class Access
         {
             if (bearer.ConfigurationManager is BaseConfigurationManager manager) manager.UseLastKnownGoodConfiguration = false;
         });
-        services.Configure<KeyManagementOptions>(keys =>
+        if (settings.Console is null)
         {
-            keys.XmlRepository = new ForgottenKeys();
-            keys.XmlEncryptor = new NullXmlEncryptor();
-        });
+            services.Configure<KeyManagementOptions>(keys =>
+            {
+                keys.XmlRepository = new ForgottenKeys();
+                keys.XmlEncryptor = new NullXmlEncryptor();
+            });
+        }
+
         services.AddAuthorizationBuilder()
             .SetFallbackPolicy(new AuthorizationPolicyBuilder().RequireAuthenticatedUser().AddRequirements(new PermissionRequirement()).Build());
         services.AddSingleton<IAuthorizationHandler, PermissionRequirement>();

@@ -32,14 +32,11 @@ internal sealed partial class AccountLookup(Accounts accounts, Spending spending
         ? spending.HistoryAsync(account, time.GetUtcNow(), days, cancellation)
         : Task.FromResult<IReadOnlyList<SpendingDay>?>(null);
 
-    /// <summary>
-    /// What is left after all tokens that were accepted and everything accrued up to now; below zero: owed for tokens. Accrued cost alone never shows a balance below zero: charging stops at the
-    /// instant of exhaustion, also where the operator is a moment late in recording it.
-    /// </summary>
-    public Money BalanceOf(Standing standing) => BalanceOf(standing, standing.Accrued(time.GetUtcNow()));
+    /// <inheritdoc cref="Standing.Remaining"/>
+    public Money BalanceOf(Standing standing) => standing.Remaining(time.GetUtcNow());
 
-    /// <inheritdoc cref="BalanceOf(Standing)"/>
-    public static Money BalanceOf(Standing standing, Money accrued) => Money.Max(standing.Funds - accrued, Money.Min(standing.Funds, Money.Zero));
+    /// <summary>Whether a BillingAccount can have this name.</summary>
+    public static bool IsName(string name) => AccountName().IsMatch(name);
 
     /// <summary>A Kubernetes object name: the name of a BillingAccount.</summary>
     [GeneratedRegex(@"\A[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\z", RegexOptions.CultureInvariant)]

@@ -1,5 +1,4 @@
 using System.Diagnostics.CodeAnalysis;
-using System.Text.Json.Nodes;
 using Tensormesh.Billing;
 
 namespace Tensormesh.Web;
@@ -11,7 +10,6 @@ namespace Tensormesh.Web;
 internal static class AdminApi
 {
     public const int MostTargets = 100;
-    public const int LongestReason = 500;
 
     private const string NotForTaking = "balances:add only adds: to take something off by hand use balances:adjust, and to undo a transaction its :reverse.";
 
@@ -55,8 +53,7 @@ internal static class AdminApi
     }
 
     private static async Task<IResult> AddBalanceAsync(
-        AddBalanceRequest body, HttpContext context, Caller caller, AccountLookup accounts, Ledger ledger, WebMetrics metrics,
-        MoneyLog log, CancellationToken cancellation)
+        AddBalanceRequest body, HttpContext context, Caller caller, AccountLookup accounts, BackOffice office, CancellationToken cancellation)
     {
         if (!IdempotencyKey.TryRead(context, caller, "api-grant", out var key, out var refusal)) return refusal;
         if (string.IsNullOrEmpty(body.TargetUserId))
@@ -68,28 +65,13 @@ internal static class AdminApi
         if (!TryReadReason(body.Reason, isRequired: false, out var reason, out refusal)) return refusal;
         var account = new AccountId(body.TargetUserId);
         if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account, "targetUserId");
-        // The account is content here, not part of the key: one key for two accounts is a conflict, not two grants.
-        var grant = Movements.CreditGrant(account, amount, key.Value, caller.Subject, reason) with { Key = key.Value };
-        var details = new JsonObject { ["amount"] = amount.ToDecimalString(), ["reason"] = reason };
-        switch (await ledger.PostAsync(grant, caller.AsActor(), AuditAction.BalanceAdded, account, details, cancellation))
-        {
-            case PostResult.Refused refused:
-                if (refused.Reason == LedgerRefusal.KeyReusedWithOtherContent) metrics.KeyConflicts.Inc();
-                return LedgerRefusals.Describe(refused, account);
-            case PostResult.Posted posted:
-                log.Granted(amount, account, caller.Subject, posted.TransactionId);
-                break;
-            case PostResult.AlreadyPosted:
-                break;
-        }
-
-        return await BalanceAsync(account, accounts, cancellation);
+        return await office.GrantAsync(account, amount, reason, key.Value, caller, cancellation) is PostResult.Refused refused
+            ? LedgerRefusals.Describe(refused, account)
+            : await BalanceAsync(account, accounts, cancellation);
     }
 
-    /// <summary>A correction by hand, of either sign. What it takes is never more than there is.</summary>
     private static async Task<IResult> AdjustBalanceAsync(
-        AddBalanceRequest body, HttpContext context, Caller caller, AccountLookup accounts, Ledger ledger, WebMetrics metrics,
-        MoneyLog log, CancellationToken cancellation)
+        AddBalanceRequest body, HttpContext context, Caller caller, AccountLookup accounts, BackOffice office, CancellationToken cancellation)
     {
         if (!IdempotencyKey.TryRead(context, caller, "api-adjust", out var key, out var refusal)) return refusal;
         if (string.IsNullOrEmpty(body.TargetUserId)) return Problem.Invalid("targetUserId", "'targetUserId' is missing: name the account to adjust.");
@@ -97,29 +79,17 @@ internal static class AdminApi
         if (!TryReadReason(body.Reason, isRequired: true, out var reason, out refusal)) return refusal;
         var account = new AccountId(body.TargetUserId);
         if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account, "targetUserId");
-        // The account is content here too.
-        var movement = Movements.Adjustment(account, amount, key.Value, caller.Subject, reason) with { Key = $"adjustment/{key.Value}" };
-        var details = new JsonObject { ["amount"] = amount.ToDecimalString(), ["reason"] = reason };
-        switch (await ledger.PostAsync(movement, caller.AsActor(), AuditAction.BalanceAdjusted, account, details, cancellation))
+        return await office.AdjustAsync(account, amount, reason, key.Value, caller, cancellation) switch
         {
-            case PostResult.Refused { Reason: LedgerRefusal.InsufficientBalance }:
-                return Problem.BalanceTooLow($"The balance of '{account}' is less than {(-amount).ToDecimalString()}: nothing was taken. Take what is there, or less.");
-            case PostResult.Refused refused:
-                if (refused.Reason == LedgerRefusal.KeyReusedWithOtherContent) metrics.KeyConflicts.Inc();
-                return LedgerRefusals.Describe(refused, account);
-            case PostResult.Posted posted:
-                log.Adjusted(amount, account, caller.Subject, posted.TransactionId);
-                break;
-            case PostResult.AlreadyPosted:
-                break;
-        }
-
-        return await BalanceAsync(account, accounts, cancellation);
+            PostResult.Refused { Reason: LedgerRefusal.InsufficientBalance } =>
+                Problem.BalanceTooLow($"The balance of '{account}' is less than {(-amount).ToDecimalString()}: nothing was taken. Take what is there, or less."),
+            PostResult.Refused refused => LedgerRefusals.Describe(refused, account),
+            _ => await BalanceAsync(account, accounts, cancellation),
+        };
     }
 
-    /// <summary>The exact mirror of a transaction, once: the same again changes nothing.</summary>
     private static async Task<IResult> ReverseAsync(
-        string transactionId, ReverseRequest body, Caller caller, AccountLookup accounts, Corrections corrections, Transactions transactions, MoneyLog log,
+        string transactionId, ReverseRequest body, Caller caller, AccountLookup accounts, BackOffice office, Transactions transactions,
         CancellationToken cancellation)
     {
         if (!TryReadReason(body.Reason, isRequired: true, out var reason, out var refusal)) return refusal;
@@ -128,36 +98,27 @@ internal static class AdminApi
             return Problem.NoTransactionOfACustomer(transactionId);
         }
 
-        if (type is MovementType.TopUp or MovementType.Refund or MovementType.Dispute or MovementType.DisputeReversal)
+        if (BackOffice.IsOfPaymentCompany(type))
         {
             return Problem.CannotBeTakenBack($"'{transactionId}' is a {type}: real money moved. Refund it at the payment company, which tells us, and it is posted.");
         }
 
-        switch (await corrections.ReverseAsync(transactionId, caller.AsActor(), reason, cancellation))
+        return await office.ReverseAsync(account, transactionId, reason, caller, cancellation) switch
         {
-            case PostResult.Refused { Reason: LedgerRefusal.InsufficientBalance }:
-                return Problem.BalanceTooLow($"The balance of '{account}' is less than what '{transactionId}' gave: nothing was taken back. "
-                    + "Take what is there with balances:adjust.");
-            case PostResult.Refused { Reason: LedgerRefusal.CorrectionUnsound } refused:
-                return Problem.CannotBeTakenBack($"{refused.Message}. Nothing was changed.");
-            case PostResult.Refused refused:
-                return LedgerRefusals.Describe(refused, account);
-            case PostResult.Posted posted:
-                log.Reversed(transactionId, account, caller.Subject, posted.TransactionId);
-                break;
-            case PostResult.AlreadyPosted:
-                break;
-        }
-
-        return await BalanceAsync(account, accounts, cancellation);
+            PostResult.Refused { Reason: LedgerRefusal.InsufficientBalance } => Problem.BalanceTooLow(
+                $"The balance of '{account}' is less than what '{transactionId}' gave: nothing was taken back. Take what is there with balances:adjust."),
+            PostResult.Refused { Reason: LedgerRefusal.CorrectionUnsound } refused => Problem.CannotBeTakenBack($"{refused.Message}. Nothing was changed."),
+            PostResult.Refused refused => LedgerRefusals.Describe(refused, account),
+            _ => await BalanceAsync(account, accounts, cancellation),
+        };
     }
 
     private static bool TryReadReason(string? text, bool isRequired, out string reason, [NotNullWhen(false)] out Problem? refusal)
     {
         reason = text ?? "";
-        refusal = reason.Length > LongestReason || reason.Any(char.IsControl) || (isRequired && string.IsNullOrWhiteSpace(reason))
-            ? Problem.Invalid("reason", $"'reason' is {(isRequired ? "required: " : "")}one line of at most {LongestReason} characters.")
-            : null;
+        refusal = BackOffice.IsReason(reason, isRequired)
+            ? null
+            : Problem.Invalid("reason", $"'reason' is {(isRequired ? "required: " : "")}one line of at most {BackOffice.LongestReason} characters.");
         return refusal is null;
     }
 

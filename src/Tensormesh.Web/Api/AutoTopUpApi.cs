@@ -24,7 +24,7 @@ internal static class AutoTopUpApi
     }
 
     private static async Task<IResult> SaveAsync(
-        AutoTopUpRequest body, Caller caller, AccountLookup accounts, AutoTopUps autoTopUps, MoneyLog log, CancellationToken cancellation)
+        AutoTopUpRequest body, Caller caller, AccountLookup accounts, AutoTopUps autoTopUps, Till till, CancellationToken cancellation)
     {
         if (!caller.MayActFor(body.UserId, out var account, out var refusal)) return refusal;
         const string instead = "Write an amount above zero.";
@@ -35,18 +35,17 @@ internal static class AutoTopUpApi
         var plan = new AutoTopUpPlan(threshold, amount, dailyCap, monthlyCap);
         if (AutoTopUpRule.Refuse(plan) is var (field, message)) return Problem.Invalid(field, message);
         if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account);
-        if (!await autoTopUps.SaveAsync(account, plan, cancellation, caller.AsActor())) return Problem.AccountUnknown(account);
-        log.AutoTopUpSaved(account, plan.Amount, plan.Threshold, caller.Subject);
-        return await AnswerAsync(account, accounts, autoTopUps, cancellation);
+        return await till.SaveAutoTopUpAsync(account, plan, caller, cancellation)
+            ? await AnswerAsync(account, accounts, autoTopUps, cancellation)
+            : Problem.AccountUnknown(account);
     }
 
     private static async Task<IResult> RemoveAsync(
-        string? userId, Caller caller, AccountLookup accounts, AutoTopUps autoTopUps, MoneyLog log, CancellationToken cancellation)
+        string? userId, Caller caller, AccountLookup accounts, Till till, CancellationToken cancellation)
     {
         if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
         if (await accounts.FindAsync(account, cancellation) is null) return Problem.AccountUnknown(account);
-        await autoTopUps.RemoveAsync(account, cancellation, caller.AsActor());
-        log.AutoTopUpRemoved(account, caller.Subject);
+        await till.RemoveAutoTopUpAsync(account, caller, cancellation);
         return Done.Result;
     }
 

@@ -168,12 +168,12 @@ internal sealed record OverviewAnswer(
 
     public static OverviewAnswer From(AccountOverview overview)
     {
-        var (standing, spending, accrued) = (overview.Standing, overview.Spending, Money.Min(overview.Accrued, Money.Max(overview.Standing.Funds, Money.Zero)));
+        var (standing, spending) = (overview.Standing, overview.Spending);
         return new(
-            overview.At.UtcDateTime, standing.Policy.TimeZone, MoneyJson.From(AccountLookup.BalanceOf(standing, overview.Accrued)),
-            MoneyJson.From(standing.Held(overview.At)), MoneyJson.From(Money.Max(Money.Zero, standing.Available(overview.At))),
-            MoneyJson.From(standing.BurnPerHour), new(MoneyJson.From(spending.MonthToDate + accrued), spending.NextBillingAt.UtcDateTime),
-            new(MoneyJson.From(spending.Today + accrued), MoneyJson.From(spending.LastWeek), MoneyJson.From(spending.LastMonth)))
+            overview.At.UtcDateTime, standing.Policy.TimeZone, MoneyJson.From(overview.Balance), MoneyJson.From(overview.Held),
+            MoneyJson.From(overview.Available), MoneyJson.From(standing.BurnPerHour),
+            new(MoneyJson.From(overview.MonthToDate), spending.NextBillingAt.UtcDateTime),
+            new(MoneyJson.From(overview.Today), MoneyJson.From(spending.LastWeek), MoneyJson.From(spending.LastMonth)))
         {
             ExhaustsAt = standing.ExhaustsAt?.UtcDateTime,
         };
@@ -216,7 +216,7 @@ internal sealed record TransactionJson(
         MonthOf(row, calendar));
 
     /// <summary>Serverless usage is listed under the month in which it was used, everything else under that in which it was posted.</summary>
-    private static string MonthOf(AccountTransaction row, AccountCalendar calendar)
+    internal static string MonthOf(AccountTransaction row, AccountCalendar calendar)
         => row.Type == nameof(MovementType.ServerlessUsage) && JsonElement.Parse(row.Details).TryGetProperty("month", out var month)
             ? month.GetString()!
             : calendar.MonthOf(row.CreatedAt).ToString();

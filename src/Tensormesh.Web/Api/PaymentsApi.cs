@@ -11,7 +11,7 @@ internal static partial class PaymentsApi
 {
     public const string RequiresAction = "requires_action";
 
-    private static readonly Money Cent = Money.Parse("0.01");
+    internal static readonly Money Cent = Money.Parse("0.01");
 
     public static void MapPaymentsApi(this IEndpointRouteBuilder routes)
     {
@@ -106,12 +106,10 @@ internal static partial class PaymentsApi
 
     /// <summary>
     /// Charges and credits at once; where the bank asks the holder first, the browser finishes it with the secret and an event of the payment
-    /// company credits it. The caller hanging up does not stop it: from the first byte sent to the payment company the card may be charged,
-    /// and what is charged must be credited.
+    /// company credits it.
     /// </summary>
     private static async Task<IResult> TopUpAsync(
-        TopUpRequest body, HttpContext context, Caller caller, AccountLookup accounts, TopUps topUps,
-        WebMetrics metrics, MoneyLog log, CancellationToken cancellation)
+        TopUpRequest body, HttpContext context, Caller caller, AccountLookup accounts, Till till, CancellationToken cancellation)
     {
         if (!caller.MayActFor(body.UserId, out var account, out var refusal)) return refusal;
         if (!IdempotencyKey.TryRead(context, caller, "api-pay", out var key, out refusal)) return refusal;
@@ -133,31 +131,17 @@ internal static partial class PaymentsApi
         }
 
         if (!PaymentMethodId().IsMatch(id)) return Problem.PaymentMethodNotAttached(id);
-        switch (await topUps.ChargeAsync(account, amount, id, key.Value, CancellationToken.None, by: caller.AsActor()))
+        return await till.TopUpAsync(account, amount, id, key.Value, caller) switch
         {
-            case TopUpResult.Credited credited:
-                metrics.CountPayment(PaymentCount.Succeeded);
-                log.ToppedUp(amount, account, credited.TransactionId, credited.PaymentIntentId);
-                return TypedResults.Ok(new PaymentIntentAnswer(credited.PaymentIntentId, credited.ClientSecret));
-            case TopUpResult.AlreadyCredited before:
-                return TypedResults.Ok(new PaymentIntentAnswer(before.PaymentIntentId, before.ClientSecret));
-            case TopUpResult.AuthenticationRequired asked:
-                metrics.CountPayment(PaymentCount.AuthenticationRequired);
-                return TypedResults.Ok(new PaymentIntentAnswer(asked.PaymentIntentId, asked.ClientSecret) { Status = RequiresAction });
-            case TopUpResult.InDoubt unknown:
-                metrics.CountPayment(PaymentCount.InDoubt);
-                log.InDoubt(account, unknown.Reason);
-                return Problem.PaymentCompanyUnavailable();
-            case TopUpResult.Declined declined:
-                metrics.CountPayment(PaymentCount.Declined);
-                log.Declined(account, declined.Code);
-                return Declined(declined);
-            case TopUpResult.Refused refused:
-                if (refused.Reason == TopUpRefusal.KeyReusedWithOtherContent) metrics.KeyConflicts.Inc();
-                return Describe(refused.Reason, account, amount, id);
-            case var other:
-                throw new InvalidOperationException($"no answer is known for {other}");
-        }
+            TopUpResult.Credited credited => TypedResults.Ok(new PaymentIntentAnswer(credited.PaymentIntentId, credited.ClientSecret)),
+            TopUpResult.AlreadyCredited before => TypedResults.Ok(new PaymentIntentAnswer(before.PaymentIntentId, before.ClientSecret)),
+            TopUpResult.AuthenticationRequired asked =>
+                TypedResults.Ok(new PaymentIntentAnswer(asked.PaymentIntentId, asked.ClientSecret) { Status = RequiresAction }),
+            TopUpResult.InDoubt => Problem.PaymentCompanyUnavailable(),
+            TopUpResult.Declined declined => Declined(declined),
+            TopUpResult.Refused refused => Describe(refused.Reason, account, amount, id),
+            var other => throw new InvalidOperationException($"no answer is known for {other}"),
+        };
     }
 
     private static Problem Describe(TopUpRefusal refusal, AccountId account, Money amount, string id) => refusal switch

@@ -20,7 +20,7 @@ internal static class ReportsApi
         billing.MapGet("/statements/{month}:print", PrintStatementAsync).Produces<string>(200, "text/html");
     }
 
-    private static async Task<IResult> ExportTransactionsAsync(
+    internal static async Task<IResult> ExportTransactionsAsync(
         string? userId, string? month, Caller caller, AccountLookup accounts, Exports exports, CancellationToken cancellation)
     {
         if (!caller.MayActFor(userId, out var account, out var refusal)) return refusal;
@@ -31,7 +31,7 @@ internal static class ReportsApi
             body => exports.TransactionsAsync(account, period, body, cancellation), Csv, $"transactions-{asked}.csv");
     }
 
-    private static async Task<IResult> ExportChargesAsync(
+    internal static async Task<IResult> ExportChargesAsync(
         string? userId, string? month, Caller caller, AccountLookup accounts, Statements statements, Exports exports, TimeProvider time,
         CancellationToken cancellation)
     {
@@ -58,15 +58,15 @@ internal static class ReportsApi
         return statement is null ? refusal! : TypedResults.Ok(new StatementAnswer(StatementJson.From(statement)));
     }
 
-    private static async Task<IResult> PrintStatementAsync(
-        string? userId, string month, HttpContext context, Caller caller, AccountLookup accounts, Statements statements, TimeProvider time,
-        CancellationToken cancellation)
+    internal static async Task<IResult> PrintStatementAsync(
+        string? userId, string month, HttpContext context, Caller caller, AccountLookup accounts, Statements statements, BillingAddresses addresses,
+        TimeProvider time, CancellationToken cancellation)
     {
         var (statement, refusal) = await FindAsync(userId, month, caller, accounts, statements, time, cancellation);
         if (statement is null) return refusal!;
         // A page of text: it runs nothing, loads nothing and is shown in no frame.
         context.Response.Headers.ContentSecurityPolicy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
-        return TypedResults.Text(StatementPage.Render(statement), Html);
+        return TypedResults.Text(StatementPage.Render(statement, await addresses.ReadAsync(statement.Account, cancellation)), Html);
     }
 
     private static async Task<(Statement? Statement, IResult? Refusal)> FindAsync(

@@ -11,11 +11,11 @@ internal static class StatementPage
     private const string Style = """
         body { font: 11pt/1.5 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto; color: #111 }
         table { border-collapse: collapse; width: 100% } th, td { padding: .35rem .5rem; border-bottom: 1px solid #ccc; text-align: left }
-        .n { text-align: right; font-variant-numeric: tabular-nums } .hash { font: 8pt monospace; overflow-wrap: anywhere; color: #555 }
+        address { font-style: normal; margin: 1rem 0 } .n { text-align: right; font-variant-numeric: tabular-nums } .hash { font: 8pt monospace; overflow-wrap: anywhere; color: #555 }
         @media print { body { margin: 0 } }
         """;
 
-    public static string Render(Statement statement)
+    public static string Render(Statement statement, BillingAddress? address)
     {
         var page = new StringBuilder();
         page.Append(CultureInfo.InvariantCulture, $"""
@@ -26,6 +26,7 @@ internal static class StatementPage
             <h1>Statement {statement.Month}</h1>
             <p>Account {Text(statement.Account.Value)}. {Text(Days(statement))} ({Text(statement.TimeZone)}). US dollars.
             {(statement.ClosedAt is null ? "<strong>Open: it may still change.</strong>" : "Closed.")}</p>
+            {Lines(address)}
             <table>
             <thead><tr><th>Item</th><th class="n">Transactions</th><th class="n">Amount</th></tr></thead>
             <tbody>
@@ -50,6 +51,18 @@ internal static class StatementPage
 
             """);
         return page.ToString();
+    }
+
+    /// <summary>Where an address was given: to whom it goes.</summary>
+    private static string Lines(BillingAddress? address)
+    {
+        if (address is null) return "";
+        string[] lines =
+        [
+            address.Name, address.Line1, address.Line2, $"{address.PostalCode} {address.City}", address.Region, address.Country,
+            address.TaxId.Length > 0 ? $"Tax id {address.TaxId}" : "",
+        ];
+        return $"<address>{string.Join("<br>", lines.Select(line => line.Trim()).Where(line => line.Length > 0).Select(Text))}</address>";
     }
 
     private static string Days(Statement statement)

@@ -126,6 +126,9 @@ internal sealed record Problem(int Status, string Kind, string Title, string Det
             + "Idempotency-Key if it moves money.")
     { RetryAfter = LedgerRetry };
 
+    public static Problem SignInFailed(string? why) => new(400, "sign-in-failed", "You are not signed in",
+        $"Signing in did not work{(why is null ? "" : $": {why.TrimEnd('.')}")}. Go back to /billing to try again; if it fails again, ask your platform team.");
+
     public static Problem SignInUnavailable() => new(503, "sign-in-unavailable", "The identity provider cannot be reached",
         "The keys of the identity provider, with which tokens are checked, cannot be read at this moment. Repeat the request after as long as Retry-After says.")
     { RetryAfter = LedgerRetry };

@@ -41,6 +41,8 @@ public sealed class AuditTests(WebServer server)
             ("PUT /v1/billing/auto-top-up", "/v1/billing/auto-top-up",
                 $$$"""{"userId":"{{{account}}}","threshold":{{{Money}}},"amount":{{{Money}}},"dailyCap":{{{Money}}},"monthlyCap":{{{Money}}}}""", "AUTO_TOP_UP_SAVED"),
             ("DELETE /v1/billing/auto-top-up", $"/v1/billing/auto-top-up?userId={account}", null, "AUTO_TOP_UP_REMOVED"),
+            ("PUT /v1/billing/address", "/v1/billing/address",
+                $$$"""{"userId":"{{{account}}}","address":{"name":"Acme","line1":"Street 1","city":"Berlin","country":"DE"}}""", "BILLING_ADDRESS_SAVED"),
             ($"DELETE {Cards}/{{paymentMethodId}}", $"{Cards}/{{card}}?userId={account}", null, "CARD_DETACHED"),
             ("POST /v1/users/api-keys", "/v1/users/api-keys", $$"""{"userId":"{{account}}","name":"ci"}""", "API_KEY_CREATED"),
             ("DELETE /v1/users/api-keys/{apiKeyId}", $"/v1/users/api-keys/{{key}}?userId={account}", null, "API_KEY_DELETED"),

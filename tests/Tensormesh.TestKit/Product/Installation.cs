@@ -187,6 +187,7 @@ public sealed class Installation : IAsyncDisposable
             ["Tensormesh__Urls"] = WebUrl.GetLeftPart(UriPartial.Authority),
             ["Tensormesh__MetricsUrl"] = WebMetricsUrl.GetLeftPart(UriPartial.Authority),
             ["Tensormesh__DevelopmentSigningKey"] = signingKey,
+            ["Tensormesh__Console__DevelopmentSignIn"] = "true",
         });
         await WaitForHttpAsync(webProcess, new Uri(WebUrl, "/readyz"), cancellation);
     }

@@ -29,6 +29,8 @@ internal static class Prerequisites
 
     private static readonly Package[] PgBouncer = [new("pgbouncer", "pgbouncer"), new("util-linux", "setpriv")];
 
+    private static readonly Package[] Browser = [new("chromium", "chromium"), new("fonts-dejavu-core", "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")];
+
     private static readonly Package[] SteppingClock = [new("libfaketime", "/usr/lib/*/faketime/libfaketimeMT.so.1")];
 
     private static readonly Package[] Compiler = [new("make", "make"), new("gcc", "cc"), new("libc6-dev", "/usr/include/stdlib.h")];
@@ -60,6 +62,8 @@ internal static class Prerequisites
     public static Task EnsureImageBuildAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(ImageBuild, say, cancellation);
 
     public static Task EnsurePgBouncerAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(PgBouncer, say, cancellation);
+
+    public static Task EnsureBrowserAsync(Action<string> say, CancellationToken cancellation) => EnsureAsync(Browser, say, cancellation);
 
     public static Task EnsureSteppingClockAsync(Action<string> say, CancellationToken cancellation) =>
         EnsureAsync(SteppingClock, say, cancellation);

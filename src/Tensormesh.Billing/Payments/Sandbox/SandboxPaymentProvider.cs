@@ -12,23 +12,26 @@ public sealed class SandboxPaymentProvider : IPaymentProvider
 {
     private const int FarYear = 2040;
 
-    private static readonly Dictionary<string, (ProviderCard Card, PaymentOutcome.Declined? Decline)> Tokens =
-        new (string Id, string Brand, string Last4, int Month, int Year, PaymentOutcome.Declined? Decline)[]
-        {
-            ("pm_card_visa", "Visa", "4242", 12, FarYear, null),
-            ("pm_card_mastercard", "Mastercard", "4444", 12, FarYear, null),
-            ("pm_card_amex", "American Express", "8431", 12, FarYear, null),
-            ("pm_card_expired", "Visa", "0069", 1, 2020, new("expired_card", "The card has expired.")),
-            ("pm_card_chargeDeclined", "Visa", "0002", 12, FarYear, new("card_declined", "The card was declined.")),
-            ("pm_card_chargeDeclinedInsufficientFunds", "Visa", "9995", 12, FarYear,
-                new("insufficient_funds", "The card has insufficient funds.")),
-            // There is no browser with which its holder could answer the bank.
-            ("pm_card_authenticationRequired", "Visa", "3184", 12, FarYear,
-                new("authentication_required", "The bank asks the holder to authenticate this payment.")),
-        }.ToDictionary(
-            token => token.Id,
-            token => (new ProviderCard(token.Id, token.Brand, token.Last4, token.Month, token.Year), token.Decline),
-            StringComparer.Ordinal);
+    private static readonly (ProviderCard Card, PaymentOutcome.Declined? Decline, string Behaviour)[] Cards =
+    [
+        (new("pm_card_visa", "Visa", "4242", 12, FarYear), null, "Every charge succeeds."),
+        (new("pm_card_mastercard", "Mastercard", "4444", 12, FarYear), null, "Every charge succeeds."),
+        (new("pm_card_amex", "American Express", "8431", 12, FarYear), null, "Every charge succeeds."),
+        (new("pm_card_expired", "Visa", "0069", 1, 2020), new("expired_card", "The card has expired."), "Has expired, and is not accepted."),
+        (new("pm_card_chargeDeclined", "Visa", "0002", 12, FarYear), new("card_declined", "The card was declined."), "Can be added; every charge is declined."),
+        (new("pm_card_chargeDeclinedInsufficientFunds", "Visa", "9995", 12, FarYear), new("insufficient_funds", "The card has insufficient funds."),
+            "Can be added; every charge is declined for want of money."),
+        // There is no browser with which its holder could answer the bank.
+        (new("pm_card_authenticationRequired", "Visa", "3184", 12, FarYear),
+            new("authentication_required", "The bank asks the holder to authenticate this payment."), "Can be added; the bank asks its holder, who cannot answer here."),
+    ];
+
+    private static readonly Dictionary<string, (ProviderCard Card, PaymentOutcome.Declined? Decline)> Tokens = Cards.ToDictionary(
+        each => each.Card.PaymentMethodId, each => (each.Card, each.Decline), StringComparer.Ordinal);
+
+    /// <summary>The test cards, for people to choose from.</summary>
+    public static IReadOnlyList<TestCard> TestCards { get; } =
+        [.. Cards.Select(each => new TestCard(each.Card.PaymentMethodId, each.Card.Brand, each.Card.Last4, each.Behaviour))];
 
     public string Name => "sandbox";
 
@@ -94,3 +97,8 @@ public sealed class SandboxPaymentProvider : IPaymentProvider
 
     private static string Hash(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)))[..24];
 }
+
+/// <summary>A card of no bank.</summary>
+/// <param name="Id">The payment method to attach.</param>
+/// <param name="Behaviour">What comes of it, in words.</param>
+public sealed record TestCard(string Id, string Brand, string Last4, string Behaviour);

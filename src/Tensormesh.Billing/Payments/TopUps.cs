@@ -164,11 +164,12 @@ public sealed class TopUps(NpgsqlDataSource dataSource, IPaymentProvider provide
     {
         var begun = await Transact.RunAsync(dataSource, async connection =>
         {
+            // The id is of the account and its key, so that the same attempt meets both constraints, and of two at once the later may meet either first.
             await using var insert = new NpgsqlCommand(
                 """
                 insert into top_up (account, idempotency_key, amount_nanos, payment_method_id, state, created_at, top_up_id) values (
                     $1, $2, $3, $4, 'started', $5, $6)
-                on conflict (account, idempotency_key) do nothing
+                on conflict do nothing
                 """, connection);
             insert.Parameters.Add(Transact.Value(account.Value));
             insert.Parameters.Add(Transact.Value(idempotencyKey));

@@ -65,9 +65,7 @@ public abstract class ConsolePage : ComponentBase, IDisposable
     {
         try
         {
-            FailedBecause = await Session.WhyNotAsync(string.IsNullOrEmpty(AccountName) ? null : AccountName)
-                ?? (Session.Caller!.May(Needed) ? null : "This page is for administrators only.");
-            if (FailedBecause is null && !await LoadAsync(Leaving))
+            if (await IsAllowedAsync() && !await LoadAsync(Leaving))
             {
                 FailedBecause = $"The ledger knows no account '{Session.Account}' yet. Ask your platform team to create its BillingAccount, and try again in a few seconds.";
             }
@@ -84,6 +82,14 @@ public abstract class ConsolePage : ComponentBase, IDisposable
         IsLoading = false;
         Layout?.Refresh();
         if (!leaving.IsCancellationRequested) StateHasChanged();
+    }
+
+    /// <summary>Asked before more is shown, since roles and sign-ins end while a page is open. Where not, the page says why.</summary>
+    protected async Task<bool> IsAllowedAsync()
+    {
+        FailedBecause = await Session.WhyNotAsync(string.IsNullOrEmpty(AccountName) ? null : AccountName)
+            ?? (Session.Caller!.May(Needed) ? null : "This page is for administrators only.");
+        return FailedBecause is null;
     }
 
     /// <returns>False when there is no such account.</returns>

@@ -100,7 +100,5 @@
     return result.error ? (result.error.message ?? "The bank did not confirm the payment.") : null;
   };
 
-  const print = address => window.open(address, "_blank", "noopener");
-
-  window.tensormesh = { wantsDark, chooseDark, download, cancelDownload, watchEnd, mountCard, saveCard, confirmPayment, print };
+  window.tensormesh = { wantsDark, chooseDark, download, cancelDownload, watchEnd, mountCard, saveCard, confirmPayment };
 })();

@@ -13,9 +13,8 @@ internal static class TransactionFacts
     private static readonly (string Member, string Name)[] Texts =
     [
         ("namespace", "Namespace"), ("deploymentName", "Deployment"), ("podName", "Pod"), ("node", "Node"), ("product", "GPU"), ("gpus", "GPUs"),
-        ("priceVersion", "Price version"), ("month", "Month"), ("reason", "Reason"), ("message", "Message"), ("gpu", "Faulty GPU"), ("grantedBy", "Granted by"),
-        ("by", "By"), ("adjustedBy", "Adjusted by"), ("reversedBy", "Taken back by"), ("provider", "Payment company"), ("paymentIntentId", "Payment"), ("paymentMethodId", "Payment method"),
-        ("chargeId", "Charge"), ("disputeId", "Dispute"), ("refundId", "Refund"),
+        ("priceVersion", "Price version"), ("month", "Month"), ("reason", "Reason"), ("message", "Message"), ("gpu", "Faulty GPU"), ("by", "By"),
+        ("provider", "Payment company"), ("paymentIntentId", "Payment"), ("paymentMethodId", "Payment method"), ("disputeId", "Dispute"), ("refundId", "Refund"),
     ];
 
     public static (IReadOnlyList<(string Name, string Value)> Facts, IReadOnlyList<Model> Models) Of(AccountTransaction transaction, AccountCalendar calendar)

@@ -71,6 +71,24 @@
     return { stop: () => observer.disconnect() };
   };
 
+  // While a dialog is open, Tab goes round within it. The component library's own trap asks the server where to go, and whoever presses Tab
+  // faster than that answers would be let out.
+  const reachable = "a[href], button:not([disabled]), input:not([disabled]):not([type=hidden]), select:not([disabled]), textarea:not([disabled]), iframe, [tabindex='0']";
+  document.addEventListener("keydown", pressed => {
+    if (pressed.key !== "Tab" || pressed.ctrlKey || pressed.altKey || pressed.metaKey) return;
+    const dialog = [...document.querySelectorAll("[role=dialog]")].at(-1);
+    if (!dialog) return;
+    const stops = [...dialog.querySelectorAll(reachable)].filter(one => one.tabIndex >= 0 && one.checkVisibility({ visibilityProperty: true }));
+    if (stops.length === 0) return;
+    const [first, last, here] = [stops[0], stops.at(-1), document.activeElement];
+    const next = !dialog.contains(here) ? (pressed.shiftKey ? last : first)
+      : pressed.shiftKey && (here === first || !stops.includes(here) && !stops.some(one => one.compareDocumentPosition(here) & Node.DOCUMENT_POSITION_FOLLOWING)) ? last
+      : !pressed.shiftKey && here === last ? first : null;
+    if (!next) return;
+    pressed.preventDefault();
+    next.focus();
+  }, true);
+
   // The payment company's own form: a card number is typed into its frame, and never comes here.
   let stripe, elements;
   const loadStripe = key => new Promise((done, failed) => {

@@ -29,7 +29,7 @@ bench: ## Every benchmark, or one group: make bench BENCH=ledger. Optimized code
 
 publish-agent: OUT ?= artifacts/agent
 publish-agent: ## The agent, compiled ahead of time with its worker, in OUT (artifacts/agent). Needs gcc and libc6-dev.
-	@dotnet publish src/Tensormesh.Agent -c Release -o $(OUT) -v quiet --nologo -clp:NoSummary
+	@dotnet publish src/Tensormesh.Agent -c Release -p:Sbom=true -o $(OUT) -v quiet --nologo -clp:NoSummary
 
 gpu-check: ## Probes this machine's own GPUs and times each call. Where there is no driver, gpu-check ends with 3, and make says so.
 	@dotnet build tests/Tensormesh.GpuCheck -c Release -v quiet --nologo -clp:NoSummary >&2

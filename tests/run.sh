@@ -7,13 +7,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 configuration=$(tr 'A-Z' 'a-z' <<<"${CONFIGURATION:-Debug}")
 
 unit=(Resources.Tests Billing.Tests Operator.Tests Devices.Tests Agent.Tests)
-whole=(Integration.Tests Console.Tests EndToEnd.Tests)
+# The last one looks at what all the others asked of the API server.
+whole=(Integration.Tests Console.Tests EndToEnd.Tests Rights.Tests)
 case ${1:-all} in
   unit) projects=("${unit[@]}") ;;
   all) projects=("${unit[@]}" "${whole[@]}") ;;
   *) echo "usage: run.sh unit | all" >&2; exit 2 ;;
 esac
 
+rm -rf artifacts/rights
 passed=0 failed=0 skipped=0
 log=$(mktemp) failures=$(mktemp)
 trap 'rm -f "$log" "$failures"' EXIT

@@ -18,7 +18,7 @@ namespace Tensormesh.Operator;
 internal sealed partial class Controller(
     ClusterView cluster, GpuDeploymentReconciler deployments, BillingAccountReconciler billingAccounts, PriceBookReconciler priceBooks, GpuNodeReconciler gpuNodes,
     StandingListener listener, MeteringClock metering, LedgerProver prover, LeaderLease lease, PodDrift drift, OwnWrites own, Applier applier, StandingMemory memory, Departures departures, Orphans orphans, Audit audit,
-    Uninstaller uninstaller, StatusReporter reporter, EventRecorder events, NpgsqlDataSource dataSource, LedgerClock clock, OperatorEpoch epoch,
+    Uninstaller uninstaller, OwnRights rights, StatusReporter reporter, EventRecorder events, NpgsqlDataSource dataSource, LedgerClock clock, OperatorEpoch epoch,
     OperatorOptions options, OperatorMetrics metrics,
     TimeProvider time, IHostApplicationLifetime lifetime, ILogger<Controller> logger) : BackgroundService
 {
@@ -108,6 +108,7 @@ internal sealed partial class Controller(
         }, loop);
         await Task.WhenAny(listens.Task, Task.Delay(ListenPatience, time, loop)).ConfigureAwait(false);
         begun = true;
+        await rights.KeepAsync(loop).ConfigureAwait(false);
         var caughtUp = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         // What was hinted at so far is looked at with everything else, and not before it.
         hints.Clear();

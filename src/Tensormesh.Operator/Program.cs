@@ -1,5 +1,6 @@
 using k8s;
 using k8s.Models;
+using Microsoft.AspNetCore.Server.Kestrel.Https;
 using Prometheus;
 using Tensormesh;
 using Tensormesh.Billing;
@@ -22,6 +23,13 @@ builder.Logging.ClearProviders().AddSimpleConsole(console =>
 });
 builder.Logging.AddFilter("Microsoft.AspNetCore", LogLevel.Warning);
 
+if (Secrets.Add(builder.Configuration) is { } problem)
+{
+    await Console.Error.WriteLineAsync($"tensormesh-operator: {problem}");
+    Environment.ExitCode = 2;
+    return;
+}
+
 if (args is [LedgerCommand.Name, ..])
 {
     // It needs neither a cluster nor any other setting.
@@ -30,8 +38,13 @@ if (args is [LedgerCommand.Name, ..])
 }
 
 var options = builder.Configuration.GetSection("Tensormesh").Get<OperatorOptions>() ?? new OperatorOptions();
-var connection = builder.Configuration.GetConnectionString("Billing")
-    ?? throw new InvalidOperationException("ConnectionStrings:Billing is not set: it names the ledger's Postgres database");
+if (builder.Configuration.GetConnectionString("Billing") is not { Length: > 0 } connection)
+{
+    await Console.Error.WriteLineAsync("tensormesh-operator: set ConnectionStrings__Billing to the Postgres of the ledger, such as 'Host=127.0.0.1;Database=billing;Username=tensormesh'");
+    Environment.ExitCode = 2;
+    return;
+}
+
 
 builder.Services.AddSingleton(options);
 builder.Services.AddSingleton(options.Credit);
@@ -81,6 +94,7 @@ builder.Services.AddSingleton<PriceBookReconciler>();
 builder.Services.AddSingleton<GpuNodeReconciler>();
 builder.Services.AddSingleton<MeteringClock>();
 builder.Services.AddSingleton<LedgerProver>();
+builder.Services.AddSingleton<OwnRights>();
 builder.Services.AddSingleton<Uninstaller>();
 builder.Services.AddSingleton<UninstallCommand>();
 builder.Services.AddSingleton<Controller>();
@@ -95,7 +109,7 @@ builder.Services.AddSingleton<Readiness>();
 var webhook = options.WebhookAddress.Length > 0;
 if (webhook)
 {
-    builder.Services.AddSingleton(services => WebhookIdentity.Create(WebhookRegistration.Hosts(options.WebhookAddress), services.GetRequiredService<TimeProvider>().GetUtcNow()));
+    builder.Services.AddSingleton<WebhookSecret>();
     builder.Services.AddSingleton<AdmissionWebhook>();
     builder.Services.AddSingleton<OwnNodeGuard>();
     builder.Services.AddHostedService<WebhookRegistration>();
@@ -108,7 +122,10 @@ builder.WebHost.ConfigureKestrel((_, kestrel) =>
     kestrel.Listen(System.Net.IPAddress.Parse(metrics.Host), metrics.Port);
     if (!webhook) return;
     var url = new Uri(options.WebhookUrl);
-    kestrel.Listen(System.Net.IPAddress.Parse(url.Host), url.Port, listen => listen.UseHttps(kestrel.ApplicationServices.GetRequiredService<WebhookIdentity>().Server));
+    kestrel.Listen(System.Net.IPAddress.Parse(url.Host), url.Port, listen => listen.UseHttps(new TlsHandshakeCallbackOptions
+    {
+        OnConnection = _ => ValueTask.FromResult(kestrel.ApplicationServices.GetRequiredService<WebhookSecret>().Serve()),
+    }));
 });
 
 var app = builder.Build();

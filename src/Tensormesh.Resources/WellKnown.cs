@@ -13,7 +13,7 @@ public static class WellKnown
     /// <summary>Field manager of everything that a node's agent applies.</summary>
     public const string AgentFieldManager = "tensormesh-agent";
 
-    /// <summary>The service account of every node's agent, in the operator's namespace.</summary>
+    /// <summary>The service account of every node's agent, in the agents' own namespace.</summary>
     public const string AgentAccount = "tensormesh-agent";
 
     /// <summary>On a namespace: the account that pays for what runs in it. Tenants cannot edit it.</summary>
@@ -33,6 +33,9 @@ public static class WellKnown
 
     /// <summary>On pods and GpuDeployments: stays until usage is recorded, so that an operator that was down loses none.</summary>
     public const string MeteringFinalizer = "tensormesh.ai/metering";
+
+    /// <summary>On the operator's own service account and rights: they stay in force until an uninstall is done.</summary>
+    public const string RightsFinalizer = "tensormesh.ai/rights";
 
     /// <summary>On a node that offers GPUs which are not known to work: nothing of ours is placed there. Written by the operator.</summary>
     public const string GpuUnhealthyLabel = "tensormesh.ai/gpu-unhealthy";

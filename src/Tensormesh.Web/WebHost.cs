@@ -21,6 +21,7 @@ internal static class WebHost
             ApplicationName = typeof(WebHost).Assembly.GetName().Name,
             WebRootPath = Path.Combine(AppContext.BaseDirectory, "wwwroot"),
         });
+        if (Secrets.Add(builder.Configuration) is { } problem) throw new SettingsException(problem);
         var settings = WebSettings.Read(builder.Configuration);
         var metrics = new WebMetrics();
 

@@ -176,7 +176,7 @@ internal static class AgentBenchmark
                         Containers = [new V1Container { Name = "main", Image = DevCluster.WorkloadImage }],
                     },
                 },
-                Installation.Namespace, cancellationToken: cancellation);
+                Installation.AgentNamespace, cancellationToken: cancellation);
             while ((await cluster.Client.CoreV1.ReadNamespacedPodAsync(pod.Name(), pod.Namespace(), cancellationToken: cancellation)).Status.StartTime is null)
                 await Task.Delay(TimeSpan.FromMilliseconds(100), TimeProvider.System, cancellation);
             answer.PodResources.Add(new Tensormesh.Agent.Allocating.V1.PodResources

@@ -80,7 +80,7 @@ internal static class GateBenchmark
     {
         var address = app.Urls.Single();
         using var authority = X509Certificate2.CreateFromPem(
-            Encoding.ASCII.GetString(app.Services.GetRequiredService<WebhookIdentity>().CaBundle));
+            Encoding.ASCII.GetString(app.Services.GetRequiredService<WebhookCertificates>().CaBundle));
         var (constant, verdict) = (new Uri(address + ConstantPath), new Uri(address + AdmissionWebhook.Path));
         await LatenciesAsync(constant, authority, WarmUp, cancellation);
         await LatenciesAsync(verdict, authority, WarmUp, cancellation);
@@ -144,10 +144,10 @@ internal static class GateBenchmark
         var builder = WebApplication.CreateSlimBuilder();
         builder.Logging.ClearProviders();
         builder.Services.AddSingleton(gate);
-        builder.Services.AddSingleton(WebhookIdentity.Create(["127.0.0.1"], TimeProvider.System.GetUtcNow()));
+        builder.Services.AddSingleton(WebhookCertificates.Create(["127.0.0.1"], TimeProvider.System.GetUtcNow()));
         builder.WebHost.UseKestrelHttpsConfiguration();
         builder.WebHost.ConfigureKestrel((_, kestrel) => kestrel.Listen(
-            IPAddress.Loopback, 0, listen => listen.UseHttps(kestrel.ApplicationServices.GetRequiredService<WebhookIdentity>().Server)));
+            IPAddress.Loopback, 0, listen => listen.UseHttps(kestrel.ApplicationServices.GetRequiredService<WebhookCertificates>().Server)));
         var app = builder.Build();
         AdmissionWebhook.Map(app);
         app.MapPost(ConstantPath, async (HttpRequest http) =>

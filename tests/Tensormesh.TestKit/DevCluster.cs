@@ -50,6 +50,9 @@ public sealed class DevCluster : IAsyncDisposable
     /// <summary>A private one, durable as the product's must be; gone with the cluster.</summary>
     public PostgresServer Postgres { get; }
 
+    /// <summary>Where pods of the real node reach this machine, and <see cref="Postgres"/> on it; null where they do not.</summary>
+    public System.Net.IPAddress? AddressForPods { get; private init; }
+
     /// <summary>Logs, keys and data of this cluster; deleted with it.</summary>
     public string StateDirectory => _record.Directory;
 
@@ -64,6 +67,9 @@ public sealed class DevCluster : IAsyncDisposable
 
     /// <summary>The real node's mock driver: a fault that is set there is seen by the containers that have a GPU and by the node's agent.</summary>
     public NodeDriver Driver => OwnNode().Driver;
+
+    /// <summary>What the product's own accounts asked of the API server so far, as its audit log says.</summary>
+    public IReadOnlyCollection<UsedRight> UsedRights => UsedRight.Read(OwnPlane("requests are not recorded").AuditLogFile);
 
     /// <summary>The PEM file of the authority that signed the API server's certificate; empty on a user's own cluster.</summary>
     public string CertificateAuthorityFile => _plane?.Credentials.AuthorityFile ?? "";
@@ -168,6 +174,7 @@ public sealed class DevCluster : IAsyncDisposable
         if (_hollowNodes.IsValueCreated)
             await (_plane is null ? Hollow.DisposeAsync().AsTask() : Hollow.AbandonAsync());
         Client.Dispose();
+        if (_plane is not null) UsedRight.Record(_plane.AuditLogFile, _record.Id);
         await Task.WhenAll(
             Postgres.DisposeAsync().AsTask(), _node?.DisposeAsync().AsTask() ?? Task.CompletedTask,
             _plane?.DisposeAsync().AsTask() ?? Task.CompletedTask);
@@ -177,7 +184,7 @@ public sealed class DevCluster : IAsyncDisposable
     private static async Task<DevCluster> AttachAsync(
         ClusterRecord record, DevClusterOptions options, string kubeconfig, Action<string> say, CancellationToken cancellation)
     {
-        var postgres = await StartPostgresAsync(record, cancellation);
+        var postgres = await StartPostgresAsync(record, pods: null, cancellation);
         var cluster = new DevCluster(record, plane: null, postgres, kubeconfig);
         var version = await cluster.Client.Version.GetCodeAsync(cancellation);
         say($"using the cluster of {kubeconfig}: Kubernetes {version.GitVersion} at {cluster.ApiServer}");
@@ -199,14 +206,14 @@ public sealed class DevCluster : IAsyncDisposable
         var network = realNode ? await RealNode.ClaimNetworkAsync(record, cancellation) : NodeNetwork.FindFree();
         var plane = new ControlPlane(record, binaries, network, realNode);
         using var abandoned = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        var postgres = StartPostgresAsync(record, abandoned.Token);
+        var postgres = StartPostgresAsync(record, realNode ? network : null, abandoned.Token);
         var node = realNode ? RealNode.StartAsync(record, binaries, network, plane, say, abandoned.Token) : null;
         try
         {
             await plane.StartAsync(options.ControllerManager, abandoned.Token);
             say($"control plane ready: {binaries} at {plane.ApiServer}");
             var kubeconfig = plane.WriteAdminKubeconfig(Path.Combine(record.Directory, "admin.kubeconfig"));
-            var cluster = new DevCluster(record, plane, await postgres, kubeconfig);
+            var cluster = new DevCluster(record, plane, await postgres, kubeconfig) { AddressForPods = network.HostAddress };
             if (node is not null)
                 whyHollow = await cluster.JoinRealNodeAsync(node, say, abandoned.Token);
             if (options.ControllerManager is not null) await cluster.WaitForDefaultServiceAccountAsync(abandoned.Token);
@@ -270,8 +277,9 @@ public sealed class DevCluster : IAsyncDisposable
         }
     }
 
-    private static Task<PostgresServer> StartPostgresAsync(ClusterRecord record, CancellationToken cancellation) =>
-        PostgresServer.StartAsync(Path.Combine(record.Directory, "postgres"), cancellation);
+    private static Task<PostgresServer> StartPostgresAsync(ClusterRecord record, NodeNetwork? pods, CancellationToken cancellation) =>
+        PostgresServer.StartAsync(
+            Path.Combine(record.Directory, "postgres"), cancellation, guests: pods is null ? null : (pods.HostAddress, pods.PodRange));
 
     /// <summary>Pods are refused until the controller manager has made the namespace's account, so this shows that it works.</summary>
     private async Task WaitForDefaultServiceAccountAsync(CancellationToken cancellation)

@@ -50,7 +50,7 @@ internal sealed partial class OwnNodeGuard(IKubernetes client, OperatorOptions o
     private async Task<string?> RefusalAsync(AdmissionRequest request, CancellationToken cancellation)
     {
         var user = request.UserInfo;
-        if (user?.Username != $"system:serviceaccount:{options.Namespace}:{WellKnown.AgentAccount}") return null;
+        if (user?.Username != $"system:serviceaccount:{options.AgentNamespace}:{WellKnown.AgentAccount}") return null;
         if (Extra(user, NodeName) is { } told) return Refusal(request.Name, told);
         if (Extra(user, PodName) is not { } pod || Extra(user, PodUid) is not { } uid)
         {
@@ -70,7 +70,7 @@ internal sealed partial class OwnNodeGuard(IKubernetes client, OperatorOptions o
         if (nodeOfPod.TryGetValue(uid, out var remembered)) return (remembered, null);
         try
         {
-            var read = await client.CoreV1.ReadNamespacedPodAsync(pod, options.Namespace, cancellationToken: cancellation).ConfigureAwait(false);
+            var read = await client.CoreV1.ReadNamespacedPodAsync(pod, options.AgentNamespace, cancellationToken: cancellation).ConfigureAwait(false);
             if (read.Uid() != uid || read.Spec.NodeName is not { Length: > 0 } node) return (null, $"the pod {pod} of the agent's token is gone");
             if (nodeOfPod.Count >= MaxRemembered) nodeOfPod.Clear();
             nodeOfPod[uid] = node;

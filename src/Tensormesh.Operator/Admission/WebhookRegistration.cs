@@ -6,10 +6,10 @@ using Tensormesh.Resources;
 namespace Tensormesh.Operator.Admission;
 
 /// <summary>
-/// Registers the webhooks with their own authority. Scoped to our kinds alone, and short of patience. The gate is ignored when down: an outage of ours must never stop
+/// Registers the webhooks with the authorities that their certificates have. Scoped to our kinds alone, and short of patience. The gate is ignored when down: an outage of ours must never stop
 /// anybody else's work. The guard is not, and stops only agents, which tell later what they saw meanwhile.
 /// </summary>
-internal sealed partial class WebhookRegistration(IKubernetes client, WebhookIdentity identity, OperatorOptions options, TimeProvider time, ILogger<WebhookRegistration> logger) : BackgroundService
+internal sealed partial class WebhookRegistration(IKubernetes client, WebhookSecret secret, OperatorOptions options, TimeProvider time, ILogger<WebhookRegistration> logger) : BackgroundService
 {
     public const string ConfigurationName = "tensormesh-operator";
     private static readonly TimeSpan Retry = TimeSpan.FromSeconds(2);
@@ -20,17 +20,14 @@ internal sealed partial class WebhookRegistration(IKubernetes client, WebhookIde
     {
         while (!stopping.IsCancellationRequested)
         {
-            var pause = Repair;
+            var pause = Retry;
             try
             {
-                await client.AdmissionregistrationV1.PatchValidatingWebhookConfigurationAsync(
-                    new V1Patch(KubernetesJson.Serialize(Render(identity.CaBundle, options.WebhookAddress)), V1Patch.PatchType.ApplyPatch),
-                    ConfigurationName, fieldManager: WellKnown.FieldManager, force: true, cancellationToken: stopping).ConfigureAwait(false);
+                if (await RegisterAsync(stopping).ConfigureAwait(false)) pause = Repair;
             }
             catch (Exception fault) when (fault is HttpOperationException or HttpRequestException)
             {
                 LogNotRegistered(logger, fault is HttpOperationException refused ? refused.Response.Content : fault.Message);
-                pause = Retry;
             }
 
             try
@@ -41,6 +38,17 @@ internal sealed partial class WebhookRegistration(IKubernetes client, WebhookIde
             {
             }
         }
+    }
+
+    /// <summary>Once: reads or renews the certificates, and has the API server trust them. Trusted first, served after: see <see cref="WebhookCertificates"/>.</summary>
+    /// <returns>False when it is to be done again soon.</returns>
+    internal async Task<bool> RegisterAsync(CancellationToken cancellation)
+    {
+        if (await secret.RefreshAsync(cancellation).ConfigureAwait(false) is not { } certificates) return false;
+        await client.AdmissionregistrationV1.PatchValidatingWebhookConfigurationAsync(
+            new V1Patch(KubernetesJson.Serialize(Render(certificates.CaBundle, options.WebhookAddress)), V1Patch.PatchType.ApplyPatch),
+            ConfigurationName, fieldManager: WellKnown.FieldManager, force: true, cancellationToken: cancellation).ConfigureAwait(false);
+        return true;
     }
 
     /// <summary>The hosts under which the API server will call, for the certificate.</summary>

@@ -19,7 +19,7 @@ internal sealed record Farewell(int Deployments, int Pods, int Unrecorded);
 /// that cannot be reached keeps nothing from being let go; the next operator then ends those runs where they are settled.
 /// </summary>
 internal sealed partial class Uninstaller(
-    IKubernetes client, KubernetesStream stream, RunIntervals runs, Holds holds, LastTrace traces, StatusWriter writer, CreditPolicy policy, OperatorOptions options,
+    IKubernetes client, KubernetesStream stream, RunIntervals runs, Holds holds, LastTrace traces, StatusWriter writer, OwnRights rights, CreditPolicy policy, OperatorOptions options,
     TimeProvider time, ILogger<Uninstaller> logger)
 {
     private const int AtOnce = 16;
@@ -82,6 +82,8 @@ internal sealed partial class Uninstaller(
                 await holds.ReleaseAsync(deployment, cancellation).ConfigureAwait(false);
             }
         }).ConfigureAwait(false);
+        // Nothing can be done from here on.
+        await rights.LetGoAsync(cancellation).ConfigureAwait(false);
         return new Farewell(deployments.Count, pods.Count, unrecorded);
     }
 

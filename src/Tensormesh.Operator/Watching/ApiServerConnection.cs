@@ -1,3 +1,4 @@
+using System.Net.Http.Headers;
 using k8s;
 
 namespace Tensormesh.Operator.Watching;
@@ -28,6 +29,9 @@ internal static class ApiServerConnection
         return new Kubernetes(configuration, new TimeoutsAreFaults());
     }
 
+    /// <summary>By which the API server's audit log and its flow schemas tell this program from others of the same account.</summary>
+    private static readonly ProductInfoHeaderValue Product = new("tensormesh-operator", typeof(ApiServerConnection).Assembly.GetName().Version!.ToString(3));
+
     /// <summary>
     /// A connection that does not come about in time is a fault of the network like any other. As a cancellation, which nobody asked for, it would
     /// end the loop that made the call, and the process with it.
@@ -36,6 +40,8 @@ internal static class ApiServerConnection
     {
         protected override async Task<HttpResponseMessage> SendAsync(HttpRequestMessage request, CancellationToken cancellationToken)
         {
+            request.Headers.UserAgent.Clear();
+            request.Headers.UserAgent.Add(Product);
             try
             {
                 return await base.SendAsync(request, cancellationToken).ConfigureAwait(false);

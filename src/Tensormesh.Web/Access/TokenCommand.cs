@@ -35,7 +35,9 @@ internal static class TokenCommand
                 + $"{LongestLifetime.TotalDays:0}d. {Usage}");
         }
 
-        var issuer = WebSettings.ReadIssuer(WebApplication.CreateBuilder(args).Configuration);
+        var configuration = WebApplication.CreateBuilder(args).Configuration;
+        if (Secrets.Add(configuration) is { } problem) throw new SettingsException(problem);
+        var issuer = WebSettings.ReadIssuer(configuration);
         return issuer is TokenIssuer.Development development
             ? Issue(development, new Caller(Option(args, "--subject") ?? account, new AccountId(account), role, accountRole), time.GetUtcNow(), lifetime)
             : throw new SettingsException("tokens come from Tensormesh__Authority here: sign in there. Only the development issuer "

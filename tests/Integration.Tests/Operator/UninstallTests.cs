@@ -33,11 +33,14 @@ public sealed class UninstallTests(UninstalledProduct own) : OperatorTest(own.Pr
 {
     /// <summary>Nothing may hang for longer than this with the operator gone.</summary>
     private static readonly TimeSpan Patience = TimeSpan.FromMinutes(1);
+    private const string Rights = "tensormesh-operator";
 
     [Theory]
     [InlineData("namespace, kinds, webhook")]
     [InlineData("operator, kinds, team, namespace")]
     [InlineData("webhook, kinds, operator, namespace")]
+    [InlineData("rights, kinds, namespace, webhook")]
+    [InlineData("kinds, rights, operator, namespace")]
     [InlineData("kill, kinds, team, namespace, command")]
     public async Task Nothing_is_left_waiting_in_whatever_order_it_is_taken_away(string order)
     {
@@ -56,6 +59,9 @@ public sealed class UninstallTests(UninstalledProduct own) : OperatorTest(own.Pr
             .All(each => each.Name() != Installation.Namespace && (!steps.Contains("team") || each.Name() != team.Namespace)));
         Assert.DoesNotContain(
             (await Client.AdmissionregistrationV1.ListValidatingWebhookConfigurationAsync(cancellationToken: Ended)).Items, each => each.Name() == "tensormesh-operator");
+        await WithinPatienceAsync(began, "rights", async () => !steps.Contains("rights")
+            || ((await Client.RbacAuthorizationV1.ListClusterRoleAsync(cancellationToken: Ended)).Items.All(each => each.Name() != Rights)
+                && (await Client.RbacAuthorizationV1.ListClusterRoleBindingAsync(cancellationToken: Ended)).Items.All(each => each.Name() != Rights)));
         Assert.Null(await ChildAsync(team, "train"));
         foreach (var each in (GpuDeployment[])[deployment, stubborn])
         {
@@ -105,6 +111,12 @@ public sealed class UninstallTests(UninstalledProduct own) : OperatorTest(own.Pr
                     await Client.ApiextensionsV1.DeleteCustomResourceDefinitionAsync($"{kind}.{WellKnown.Group}", cancellationToken: Ended);
                 }
 
+                break;
+            case "rights":
+                // In the second in which kubectl delete -k takes everything.
+                await Client.CoreV1.DeleteNamespacedServiceAccountAsync(Rights, TestKit.Installation.Namespace, cancellationToken: Ended);
+                await Client.RbacAuthorizationV1.DeleteClusterRoleBindingAsync(Rights, cancellationToken: Ended);
+                await Client.RbacAuthorizationV1.DeleteClusterRoleAsync(Rights, cancellationToken: Ended);
                 break;
             case "webhook":
                 await IgnoreMissing(Client.AdmissionregistrationV1.DeleteValidatingWebhookConfigurationAsync("tensormesh-operator", cancellationToken: Ended));

@@ -176,9 +176,37 @@ internal sealed class ControlPlane : IAsyncDisposable
         "--kubelet-client-certificate", Credentials.KubeletClientCertificateFile,
         "--kubelet-client-key", Credentials.KubeletClientKeyFile, "--kubelet-preferred-address-types", "InternalIP",
         "--authorization-mode", "Node,RBAC", "--service-cluster-ip-range", ServiceRange, "--allow-privileged",
+        // Owners that block a deletion are then named only by who may write their finalizers, as on OpenShift; and a webhook's service is called at its pods' addresses,
+        // which have routes here, where service addresses have none.
+        "--enable-admission-plugins", "OwnerReferencesPermissionEnforcement", "--enable-aggregator-routing",
+        "--audit-log-path", AuditLogFile, "--audit-policy-file", WriteAuditPolicy(),
         "--default-not-ready-toleration-seconds", "30", "--default-unreachable-toleration-seconds", "30",
         "--max-requests-inflight", "3000", "--max-mutating-requests-inflight", "1000", "--profiling=false",
     ];
+
+    /// <summary>A line for each request that the product's own accounts made: who, what, and whether it was allowed.</summary>
+    public string AuditLogFile => Path.Combine(_record.Directory, "logs", "audit.log");
+
+    private string WriteAuditPolicy()
+    {
+        var file = Path.Combine(_record.Directory, "audit-policy.yaml");
+        File.WriteAllText(
+            file,
+            """
+            apiVersion: audit.k8s.io/v1
+            kind: Policy
+            omitStages: [RequestReceived, ResponseStarted]
+            rules:
+            - level: Metadata
+              users:
+              - system:serviceaccount:tensormesh-system:tensormesh-operator
+              - system:serviceaccount:tensormesh-system:tensormesh-web
+              - system:serviceaccount:tensormesh-agents:tensormesh-agent
+            - level: None
+
+            """);
+        return file;
+    }
 
     private async Task<bool> IsReadyAsync(CancellationToken cancellation)
     {

@@ -44,7 +44,9 @@ public sealed class PostgresServer : IAsyncDisposable
     /// <exception cref="InvalidOperationException">No Postgres binaries, or the server did not start: the message carries the end of its
     /// log.</exception>
     /// <param name="settings">Lines of postgresql.conf for a server that is made by this; null: none beside those that every one has.</param>
-    public static async Task<PostgresServer> StartAsync(string directory, CancellationToken cancellation, string? settings = null)
+    /// <param name="guests">Who else than this machine may connect, and at which of its addresses.</param>
+    public static async Task<PostgresServer> StartAsync(
+        string directory, CancellationToken cancellation, string? settings = null, (IPAddress Address, string Range)? guests = null)
     {
         directory = Path.GetFullPath(directory);
         Directory.CreateDirectory(directory);
@@ -64,6 +66,12 @@ public sealed class PostgresServer : IAsyncDisposable
             if (Environment.IsPrivilegedProcess) await RunAsync("chown", [UnprivilegedUser + ":", root], cancellation);
             await server.PostgresToolAsync(
                 "initdb", ["-D", data, "-U", Superuser, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"], cancellation);
+            if (guests is var (address, range))
+            {
+                settings += $"\nlisten_addresses = '127.0.0.1,{address}'\n";
+                await File.AppendAllTextAsync(Path.Combine(data, "pg_hba.conf"), $"host all all {range} trust\n", cancellation);
+            }
+
             await File.AppendAllTextAsync(Path.Combine(data, "postgresql.conf"), Settings + settings, cancellation);
         }
 

@@ -8,7 +8,7 @@ using Tensormesh.Resources;
 namespace Tensormesh.TestKit;
 
 /// <summary>
-/// The agent as a cluster runs it, on the real node: the rights of manifests/agent-rbac.yaml, the DaemonSet of manifests/agent.yaml, and the
+/// The agent as a cluster runs it, on the real node: the rights of manifests/base/agent-rbac.yaml, the DaemonSet of manifests/base/agent.yaml, and the
 /// image of the repository's Dockerfile. Only what a dev cluster cannot have differs: the driver is the mock, and the kubelet's
 /// folder is elsewhere.
 /// </summary>
@@ -24,7 +24,7 @@ public sealed class AgentDaemonSet : IAsyncDisposable
     private AgentDaemonSet(DevCluster cluster) => this.cluster = cluster;
 
     /// <summary>Makes the image that <see cref="StartAsync"/> runs. The first time takes a minute or two.</summary>
-    public static Task PrepareAsync(Action<string> say, CancellationToken cancellation) => AgentImage.EnsureAsync(say, cancellation);
+    public static Task PrepareAsync(Action<string> say, CancellationToken cancellation) => ProductImages.EnsureAgentAsync(say, cancellation);
 
     /// <summary>Returns when the pod is Ready and the GpuNode there. An operator with a webhook must run: agents write nothing past it.</summary>
     /// <param name="settings">Environment of the agent, over what a dev cluster sets.</param>
@@ -36,9 +36,9 @@ public sealed class AgentDaemonSet : IAsyncDisposable
         var began = Stopwatch.GetTimestamp();
         var agent = new AgentDaemonSet(cluster);
         var daemonSet = await ForDevClusterAsync(cluster, settings, cancellation);
-        await cluster.ImportImagesAsync(await AgentImage.EnsureAsync(say, cancellation), cancellation);
+        await cluster.ImportImagesAsync(await ProductImages.EnsureAgentAsync(say, cancellation), cancellation);
         await AgentRights.GrantAsync(cluster, cancellation);
-        await cluster.Client.AppsV1.CreateNamespacedDaemonSetAsync(daemonSet, Installation.Namespace, cancellationToken: cancellation);
+        await cluster.Client.AppsV1.CreateNamespacedDaemonSetAsync(daemonSet, Installation.AgentNamespace, cancellationToken: cancellation);
         try
         {
             var pod = await agent.WaitUntilReadyAsync(cancellation);
@@ -77,7 +77,7 @@ public sealed class AgentDaemonSet : IAsyncDisposable
         try
         {
             await cluster.Client.AppsV1.DeleteNamespacedDaemonSetAsync(
-                Name, Installation.Namespace, propagationPolicy: "Foreground", cancellationToken: limit.Token);
+                Name, Installation.AgentNamespace, propagationPolicy: "Foreground", cancellationToken: limit.Token);
         }
         catch (HttpOperationException gone) when (gone.Response.StatusCode == HttpStatusCode.NotFound)
         {
@@ -90,7 +90,7 @@ public sealed class AgentDaemonSet : IAsyncDisposable
         && pod.Status.Conditions?.Any(condition => condition is { Type: "Ready", Status: "True" }) == true;
 
     private async Task<IList<V1Pod>> PodsAsync(CancellationToken cancellation) =>
-        (await cluster.Client.CoreV1.ListNamespacedPodAsync(Installation.Namespace, labelSelector: Selector, cancellationToken: cancellation)).Items;
+        (await cluster.Client.CoreV1.ListNamespacedPodAsync(Installation.AgentNamespace, labelSelector: Selector, cancellationToken: cancellation)).Items;
 
     private async Task<bool> HasGpuNodeAsync(string node, CancellationToken cancellation)
     {
@@ -109,11 +109,11 @@ public sealed class AgentDaemonSet : IAsyncDisposable
     private static async Task<V1DaemonSet> ForDevClusterAsync(
         DevCluster cluster, IReadOnlyDictionary<string, string>? settings, CancellationToken cancellation)
     {
-        var daemonSet = KubernetesYaml.Deserialize<V1DaemonSet>(await File.ReadAllTextAsync(Repository.Folder("manifests", "agent.yaml"), cancellation));
+        var daemonSet = KubernetesYaml.Deserialize<V1DaemonSet>(await File.ReadAllTextAsync(Repository.Folder("manifests", "base", "agent.yaml"), cancellation));
         var pod = daemonSet.Spec.Template.Spec;
         var agent = pod.Containers.Single();
 
-        agent.Image = AgentImage.Reference;
+        agent.Image = ProductImages.Reference("agent");
         // Hollow nodes have the labels of GPU nodes, and containers that are imagined.
         pod.NodeSelector = new Dictionary<string, string> { ["kubernetes.io/hostname"] = RealNode.Name };
         pod.Volumes.Single(volume => volume.Name == "pod-resources").HostPath.Path = Path.GetDirectoryName(cluster.PodResourcesSocket);

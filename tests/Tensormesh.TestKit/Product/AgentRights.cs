@@ -7,18 +7,18 @@ namespace Tensormesh.TestKit;
 /// <summary>Whom an agent is to the API server: the shared service account, by a token that is bound to a pod, with the committed rights.</summary>
 public static class AgentRights
 {
-    /// <summary>Grants what manifests/agent-rbac.yaml grants.</summary>
-    public static Task GrantAsync(DevCluster cluster, CancellationToken cancellation) => ApplyAsync(cluster, "agent-rbac.yaml", cancellation);
+    /// <summary>Grants what manifests/base/agent-rbac.yaml grants.</summary>
+    public static Task GrantAsync(DevCluster cluster, CancellationToken cancellation) => ApplyAsync(cluster, cancellation, "base", "agent-rbac.yaml");
 
-    /// <summary>Grants what manifests/agent-labels.yaml grants.</summary>
-    public static Task GrantLabelsAsync(DevCluster cluster, CancellationToken cancellation) => ApplyAsync(cluster, "agent-labels.yaml", cancellation);
+    /// <summary>Grants what manifests/components/agent-labels grants.</summary>
+    public static Task GrantLabelsAsync(DevCluster cluster, CancellationToken cancellation) => ApplyAsync(cluster, cancellation, "components", "agent-labels", "agent-labels.yaml");
 
     /// <summary>A pod of the agent's on the node; nothing needs to run in it for a token to be bound to it.</summary>
     public static Task<V1Pod> CreatePodAsync(DevCluster cluster, string node, CancellationToken cancellation) =>
         cluster.Client.CoreV1.CreateNamespacedPodAsync(
             new V1Pod
             {
-                Metadata = new V1ObjectMeta { GenerateName = "tensormesh-agent-", NamespaceProperty = Installation.Namespace },
+                Metadata = new V1ObjectMeta { GenerateName = "tensormesh-agent-", NamespaceProperty = Installation.AgentNamespace },
                 Spec = new V1PodSpec
                 {
                     NodeName = node,
@@ -28,7 +28,7 @@ public static class AgentRights
                     Containers = [new V1Container { Name = "agent", Image = DevCluster.WorkloadImage, ImagePullPolicy = "IfNotPresent" }],
                 },
             },
-            Installation.Namespace, cancellationToken: cancellation);
+            Installation.AgentNamespace, cancellationToken: cancellation);
 
     /// <summary>A client with a token of the agent's account, bound to the pod; to nothing when there is none.</summary>
     public static async Task<Kubernetes> ConnectAsync(DevCluster cluster, V1Pod? pod, CancellationToken cancellation) =>
@@ -47,7 +47,7 @@ public static class AgentRights
                     BoundObjectRef = pod is null ? null : new V1BoundObjectReference { ApiVersion = "v1", Kind = "Pod", Name = pod.Name(), Uid = pod.Uid() },
                 },
             },
-            WellKnown.AgentAccount, Installation.Namespace, cancellationToken: cancellation);
+            WellKnown.AgentAccount, Installation.AgentNamespace, cancellationToken: cancellation);
         var configuration = KubernetesClientConfiguration.BuildConfigFromConfigFile(cluster.KubeconfigPath);
         var authority = string.Join('\n', configuration.SslCaCerts.Select(certificate => certificate.ExportCertificatePem()));
         var file = Path.Combine(cluster.StateDirectory, $"agent-{pod?.Name() ?? "unbound"}.kubeconfig");
@@ -55,6 +55,6 @@ public static class AgentRights
         return file;
     }
 
-    private static Task<string> ApplyAsync(DevCluster cluster, string file, CancellationToken cancellation) => Command.RunAsync(
-        "kubectl", ["--kubeconfig", cluster.KubeconfigPath, "apply", "-f", Repository.Folder("manifests", file)], cancellation);
+    private static Task<string> ApplyAsync(DevCluster cluster, CancellationToken cancellation, params string[] path) => Command.RunAsync(
+        "kubectl", ["--kubeconfig", cluster.KubeconfigPath, "apply", "-f", Repository.Folder(["manifests", .. path])], cancellation);
 }

@@ -15,7 +15,7 @@ public static class CustomResources
     public static async Task<IReadOnlyList<string>> ApplyAsync(IKubernetes client, string folder, CancellationToken cancellation)
     {
         List<string> created = [];
-        foreach (var file in Directory.EnumerateFiles(folder, "*.yaml").Order(StringComparer.Ordinal))
+        foreach (var file in Directory.EnumerateFiles(folder, "*.yaml").Where(file => Path.GetFileName(file) != "kustomization.yaml").Order(StringComparer.Ordinal))
         {
             var definition = KubernetesYaml.Deserialize<V1CustomResourceDefinition>(await File.ReadAllTextAsync(file, cancellation));
             if (await CreateOrReplaceAsync(client, definition, cancellation)) created.Add(definition.Metadata.Name);

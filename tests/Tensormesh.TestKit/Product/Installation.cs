@@ -36,6 +36,7 @@ public sealed record InstallationOptions
 public sealed class Installation : IAsyncDisposable
 {
     public const string Namespace = "tensormesh-system";
+    public const string AgentNamespace = "tensormesh-agents";
     private static readonly TimeSpan StartLimit = TimeSpan.FromMinutes(2);
     private static readonly TimeSpan StopGrace = TimeSpan.FromSeconds(20);
 
@@ -43,7 +44,7 @@ public sealed class Installation : IAsyncDisposable
     private readonly string signingKey = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(32));
     private readonly int webhookPort;
     private IReadOnlyList<string> createdDefinitions = [];
-    private bool createdNamespace;
+    private IReadOnlyList<string> createdNamespaces = [];
     private DevProcess? operatorProcess;
     private DevProcess? webProcess;
 
@@ -116,7 +117,7 @@ public sealed class Installation : IAsyncDisposable
         try
         {
             installation.createdDefinitions = await CustomResources.ApplyAsync(cluster.Client, Repository.Folder("crds"), cancellation);
-            installation.createdNamespace = await EnsureNamespaceAsync(cluster.Client, cancellation);
+            installation.createdNamespaces = await EnsureNamespacesAsync(cluster.Client, cancellation);
             installation.OperatorKubeconfig = await OperatorRights.GrantAsync(cluster, cancellation);
             return installation;
         }
@@ -163,6 +164,8 @@ public sealed class Installation : IAsyncDisposable
             ["Tensormesh__Kubeconfig"] = OperatorKubeconfig,
             ["Tensormesh__Namespace"] = Namespace,
             ["Tensormesh__Deployment"] = Options.OperatorDeployment,
+            // On a cluster of the user's own the rights are the user's.
+            ["Tensormesh__Rights"] = cluster.IsUsersOwn ? "" : "tensormesh-operator",
             ["Tensormesh__MetricsUrl"] = MetricsUrl.GetLeftPart(UriPartial.Authority),
             ["Tensormesh__WebhookUrl"] = $"https://{WebhookListen}:{webhookPort}",
             ["Tensormesh__WebhookAddress"] = HasWebhook ? $"https://{WebhookHost}:{webhookPort}" : "",
@@ -203,7 +206,7 @@ public sealed class Installation : IAsyncDisposable
     public async Task ReinstallAsync(CancellationToken cancellation)
     {
         await CustomResources.ApplyAsync(cluster.Client, Repository.Folder("crds"), cancellation);
-        await EnsureNamespaceAsync(cluster.Client, cancellation);
+        await EnsureNamespacesAsync(cluster.Client, cancellation);
         OperatorKubeconfig = await OperatorRights.GrantAsync(cluster, cancellation);
         await StartOperatorAsync(cancellation);
     }
@@ -345,9 +348,8 @@ public sealed class Installation : IAsyncDisposable
                 await Task.Delay(TimeSpan.FromMilliseconds(200), TimeProvider.System, limit.Token);
             }
 
-            if (!createdNamespace) return;
-            await cluster.Client.CoreV1.DeleteNamespaceAsync(Namespace, cancellationToken: limit.Token);
-            while ((await cluster.Client.CoreV1.ListNamespaceAsync(cancellationToken: limit.Token)).Items.Any(left => left.Metadata.Name == Namespace))
+            foreach (var created in createdNamespaces) await cluster.Client.CoreV1.DeleteNamespaceAsync(created, cancellationToken: limit.Token);
+            while ((await cluster.Client.CoreV1.ListNamespaceAsync(cancellationToken: limit.Token)).Items.Any(left => createdNamespaces.Contains(left.Metadata.Name)))
             {
                 await Task.Delay(TimeSpan.FromMilliseconds(200), TimeProvider.System, limit.Token);
             }
@@ -358,16 +360,22 @@ public sealed class Installation : IAsyncDisposable
         }
     }
 
-    private static async Task<bool> EnsureNamespaceAsync(IKubernetes client, CancellationToken cancellation)
+    /// <returns>Those that were not there before.</returns>
+    private static async Task<IReadOnlyList<string>> EnsureNamespacesAsync(IKubernetes client, CancellationToken cancellation)
     {
-        try
+        List<string> created = [];
+        foreach (var name in (string[])[Namespace, AgentNamespace])
         {
-            await client.CoreV1.CreateNamespaceAsync(new V1Namespace { Metadata = new V1ObjectMeta { Name = Namespace } }, cancellationToken: cancellation);
-            return true;
+            try
+            {
+                await client.CoreV1.CreateNamespaceAsync(new V1Namespace { Metadata = new V1ObjectMeta { Name = name } }, cancellationToken: cancellation);
+                created.Add(name);
+            }
+            catch (HttpOperationException exists) when (exists.Response.StatusCode == HttpStatusCode.Conflict)
+            {
+            }
         }
-        catch (HttpOperationException exists) when (exists.Response.StatusCode == HttpStatusCode.Conflict)
-        {
-            return false;
-        }
+
+        return created;
     }
 }

@@ -23,6 +23,12 @@ done
 mkdir -p "$state/device-plugins" /var/lib/kubelet/device-plugins /var/lib/cni /var/log/pods /var/log/containers
 mount --bind "$state/device-plugins" /var/lib/kubelet/device-plugins
 
+# Where manifests say that a node has them: the socket that tells which pod holds which device, and the mock driver.
+for place in kubelet/pod-resources tensormesh-mock-driver; do mkdir -p "/var/lib/$place"; done
+mkdir -p "$state/kubelet/pod-resources" "$state/driver"
+mount --bind "$state/kubelet/pod-resources" /var/lib/kubelet/pod-resources
+mount --bind "$state/driver" /var/lib/tensormesh-mock-driver
+
 # A kubelet insists on these settings of the whole machine. Here it sees, and changes, copies.
 mkdir -p "$state/sysctl"
 for setting in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes; do

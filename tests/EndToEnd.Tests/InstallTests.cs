@@ -1,21 +1,22 @@
 using System.Diagnostics;
 using System.Text;
+using System.Text.Json;
 using k8s;
 using k8s.Models;
 using Tensormesh.TestKit;
 
 namespace Tensormesh.EndToEnd.Tests;
 
-/// <summary>A dev cluster whose node has the product's images, and nothing installed.</summary>
+/// <summary>A dev cluster with nothing installed.</summary>
 public sealed class BareCluster : IAsyncLifetime
 {
     public DevCluster Cluster { get; private set; } = null!;
-    public string EnvironmentFile { get; private set; } = "";
+    public string EnvironmentFile { get; set; } = "";
 
     public async ValueTask InitializeAsync()
     {
         Cluster = await DevCluster.StartAsync(new DevClusterOptions(), Console.WriteLine, CancellationToken.None);
-        EnvironmentFile = await ProductPods.PrepareClusterAsync(Cluster, Console.WriteLine, CancellationToken.None);
+        await ProductPods.ImportAsync(Cluster, Console.WriteLine, CancellationToken.None);
     }
 
     public ValueTask DisposeAsync() => Cluster?.DisposeAsync() ?? ValueTask.CompletedTask;
@@ -25,6 +26,7 @@ public sealed class BareCluster : IAsyncLifetime
 [Collection("one product at a time")]
 public sealed class InstallTests(BareCluster bare) : IClassFixture<BareCluster>
 {
+    private const string System = "tensormesh-system";
     private static readonly TimeSpan Limit = TimeSpan.FromMinutes(12);
 
     private static CancellationToken Ends => TestContext.Current.CancellationToken;
@@ -34,9 +36,10 @@ public sealed class InstallTests(BareCluster bare) : IClassFixture<BareCluster>
     [Fact]
     public async Task Installed_by_kubectl_apply_k_it_does_the_main_job_with_its_own_rights_and_goes_without_a_trace()
     {
-        await WalkAsync("install", "reach", "story");
+        await using var product = await InstallAsync();
+        await WalkAsync("story");
 
-        foreach (var pod in await PodsAsync("tensormesh-system"))
+        foreach (var pod in await PodsAsync(System))
         {
             Assert.True(pod.Spec.SecurityContext.RunAsNonRoot, pod.Name());
             // Where the product's own pods are concerned, none was ever started anew.
@@ -44,7 +47,7 @@ public sealed class InstallTests(BareCluster bare) : IClassFixture<BareCluster>
         }
 
         // The Web API has no rights, and no token that could be stolen from it.
-        Assert.All(await PodsAsync("tensormesh-system", "app.kubernetes.io/name=tensormesh-web"), pod => Assert.DoesNotContain(
+        Assert.All(await PodsAsync(System, "app.kubernetes.io/name=tensormesh-web"), pod => Assert.DoesNotContain(
             pod.Spec.Containers.SelectMany(container => container.VolumeMounts), mount => mount.MountPath.StartsWith("/var/run/secrets/kubernetes.io", StringComparison.Ordinal)));
 
         await WalkAsync("remove");
@@ -52,6 +55,117 @@ public sealed class InstallTests(BareCluster bare) : IClassFixture<BareCluster>
 
         // Nothing was refused to any of them, from the first request to the last but those after its rights were gone.
         Assert.DoesNotContain(bare.Cluster.UsedRights, right => !right.Allowed && !IsFarewell(right));
+    }
+
+    [Fact]
+    public async Task Either_replica_may_be_killed_and_either_web_server_asked_and_no_second_is_lost_or_charged_twice()
+    {
+        await using var product = await InstallAsync();
+        await product.StartAsync();
+        var leader = await LeaderAsync();
+
+        // As a node failure: nobody gives the lease back.
+        var began = Stopwatch.GetTimestamp();
+        await KubectlAsync("delete", "pod", leader, "-n", System, "--grace-period=0", "--force");
+        var next = await SeeAsync(LeaderAsync, holder => holder != leader && holder.Length > 0);
+        Console.WriteLine($"leadership moved from {leader} to {next} in {Stopwatch.GetElapsedTime(began).TotalSeconds:0.0} s");
+        // The new one works: a pod's end is seen and charged, and a start.
+        await KubectlAsync("scale", "gpud", "trainer", "-n", "acme-research", "--replicas=1");
+        await SeeAsync(() => product.CountAsync("run_interval where ended_at is not null"), ended => ended == 1);
+        await KubectlAsync("scale", "gpud", "trainer", "-n", "acme-research", "--replicas=2");
+        await SeeAsync(() => product.CountAsync("run_interval where ended_at is null"), open => open == 2);
+
+        // Without sticky sessions: one key sent to both at once is one payment, and what one began the other goes on with.
+        var webs = (await PodsAsync(System, "app.kubernetes.io/name=tensormesh-web")).Select(pod => new Uri($"http://{pod.Status.PodIP}:8080")).ToList();
+        Assert.Equal(2, webs.Count);
+        var key = Guid.NewGuid().ToString();
+        var payment = new { amount = new { currencyCode = "USD", units = "7", nanos = 0 }, stripePaymentMethodId = "pm_card_visa" };
+        var answers = await Task.WhenAll(Enumerable.Range(0, 20).Select(each => product.PostAsync(webs[each % 2], "v1/billing/stripe/payment-intents", payment, product.Token, key)));
+        Assert.Single(answers.Where(answer => answer.Status == 200).Select(answer => answer.Body).Distinct());
+        Assert.All(answers, answer => Assert.True(answer.Status is 200 or 409, $"{answer.Status} {answer.Body}"));
+        Assert.Equal(1, await product.CountAsync("ledger_transaction t join ledger_entry e on e.transaction_position = t.position where e.amount_nanos = 7000000000"));
+        string? page = "";
+        for (var each = 0; page is not null && each < 4; each++)
+        {
+            var (status, body) = await product.GetAsync(webs[each % 2], $"v1/billing/transactions?pageSize=1&pageToken={Uri.EscapeDataString(page)}", product.Token);
+            Assert.True(status == 200, body);
+            page = JsonDocument.Parse(body).RootElement.GetProperty("nextPageToken").GetString() is { Length: > 0 } more ? more : null;
+        }
+
+        await KubectlAsync("delete", "gpud", "trainer", "-n", "acme-research", "--timeout=180s");
+        await product.AssertChargedExactlyAsync();
+        await WalkAsync("remove");
+        await AssertNothingIsLeftAsync();
+    }
+
+    [Theory]
+    [InlineData("everything at once")]
+    [InlineData("namespaces first")]
+    [InlineData("operator first")]
+    [InlineData("webhook and kinds first")]
+    public async Task Taken_away_while_work_runs_it_leaves_nothing_that_waits_in_whatever_order(string order)
+    {
+        await using var product = await InstallAsync();
+        await product.StartAsync();
+        switch (order)
+        {
+            case "namespaces first":
+                await KubectlAsync("delete", "namespace", System, "tensormesh-agents", "--timeout=180s");
+                break;
+            case "operator first":
+                await KubectlAsync("delete", "deployment", "tensormesh-operator", "-n", System, "--cascade=foreground", "--timeout=180s");
+                break;
+            case "webhook and kinds first":
+                await KubectlAsync("delete", "validatingwebhookconfiguration", "tensormesh-operator");
+                await KubectlAsync("delete", "-k", "crds", "--timeout=180s");
+                break;
+        }
+
+        await WalkAsync("remove");
+        await AssertNothingIsLeftAsync();
+        // Nothing runs, nothing is charged, and the customer's namespace can go.
+        await SeeAsync(async () => (await Client.CoreV1.ListNamespacedPodAsync("acme-research", cancellationToken: Ends)).Items.Count, pods => pods == 0);
+        Assert.Equal(0, await product.CountAsync("run_interval where ended_at is null"));
+        Assert.Equal(0, await product.CountAsync("credit_hold"));
+        await KubectlAsync("delete", "namespace", "acme-research", "--timeout=60s");
+    }
+
+    private async Task<InstalledProduct> InstallAsync()
+    {
+        // A database of its own: what is charged here is all that is charged.
+        bare.EnvironmentFile = await ProductPods.CreateDatabaseAsync(bare.Cluster, Ends);
+        await WalkAsync("install", "reach");
+        return await InstalledProduct.ReadAsync(bare.Cluster, KubectlAsync);
+    }
+
+    /// <summary>The pod that holds the lease.</summary>
+    private async Task<string> LeaderAsync()
+    {
+        var lease = await Client.CoordinationV1.ReadNamespacedLeaseAsync("tensormesh-operator", System, cancellationToken: Ends);
+        return lease.Spec.HolderIdentity is { Length: > 0 } holder ? holder[..holder.LastIndexOf('_')] : "";
+    }
+
+    private static async Task<T> SeeAsync<T>(Func<Task<T>> read, Func<T, bool> condition)
+    {
+        using var limit = CancellationTokenSource.CreateLinkedTokenSource(Ends);
+        limit.CancelAfter(TimeSpan.FromMinutes(3));
+        while (true)
+        {
+            var seen = await read();
+            if (condition(seen)) return seen;
+            if (limit.IsCancellationRequested) Assert.Fail($"not seen in time; last: {seen}");
+            await Task.Delay(TimeSpan.FromMilliseconds(100), Ends);
+        }
+    }
+
+    private async Task<string> KubectlAsync(params string[] arguments)
+    {
+        var start = new ProcessStartInfo("kubectl", ["--kubeconfig", bare.Cluster.KubeconfigPath, .. arguments]) { WorkingDirectory = Repository.Root, RedirectStandardOutput = true, RedirectStandardError = true };
+        using var process = Process.Start(start) ?? throw new InvalidOperationException("kubectl could not be started");
+        var (output, errors) = (process.StandardOutput.ReadToEndAsync(Ends), process.StandardError.ReadToEndAsync(Ends));
+        await process.WaitForExitAsync(Ends);
+        Assert.True(process.ExitCode == 0, $"kubectl {string.Join(' ', arguments)}: {await output}{await errors}");
+        return await output;
     }
 
     /// <summary>An operator that let go of its own rights may still be asked to end: it gives back the lease, which went with the namespace.</summary>

@@ -33,6 +33,7 @@ internal static class Session
     public static async Task<int> ImagesAsync(CancellationToken stop)
     {
         await PrepareAgentAsync(stop);
+        if (OperatingSystem.IsLinux() && Environment.IsPrivilegedProcess) await ProductPods.PrepareAsync(Say, stop);
         return 0;
     }
 

@@ -82,6 +82,6 @@ internal sealed partial class NodeLabels(ApiServer server, AgentOptions options,
     private static partial void LogLeft(ILogger logger, string node);
 
     [LoggerMessage(Level = LogLevel.Warning,
-        Message = "Node {Node} has no labels of its GPUs, and this agent may not write them: run GPU Feature Discovery, or apply manifests/agent-labels.yaml")]
+        Message = "Node {Node} has no labels of its GPUs, and this agent may not write them: run GPU Feature Discovery, or apply manifests/components/agent-labels")]
     private static partial void LogForbidden(ILogger logger, string node);
 }

@@ -6,7 +6,7 @@ namespace Tensormesh.Integration.Tests.Operators;
 /// <summary>The right to the lease is taken away, and given back.</summary>
 public sealed class LeaseRightsTests(FaultFixture faults) : FaultTest(faults)
 {
-    /// <summary>In manifests/rbac.yaml.</summary>
+    /// <summary>In manifests/base/operator-rbac.yaml.</summary>
     private const string Binding = "tensormesh-operator";
 
     private const string Forbidden = "The lease could not be written: 403";

@@ -37,6 +37,9 @@ public sealed class PostgresServer : IAsyncDisposable
 
     public int Port => port;
 
+    /// <summary>Where initdb, pg_ctl and pg_basebackup are.</summary>
+    public string Binaries => binaries;
+
     /// <summary>Where the server writes its log.</summary>
     public string LogFile => log;
 

@@ -47,6 +47,7 @@ public sealed class Installation : IAsyncDisposable
     private IReadOnlyList<string> createdNamespaces = [];
     private DevProcess? operatorProcess;
     private DevProcess? webProcess;
+    private readonly List<DevProcess> moreWebs = [];
 
     private Installation(DevCluster cluster, InstallationOptions options, string connectionString, IReadOnlyList<int> ports)
     {
@@ -68,6 +69,9 @@ public sealed class Installation : IAsyncDisposable
     public string WebLog => Path.Combine(cluster.StateDirectory, "logs", "tensormesh-web.log");
     public bool OperatorRuns => operatorProcess is { HasExited: false };
     public int OperatorPid => operatorProcess?.Identity.Pid ?? throw new InvalidOperationException("the operator does not run");
+
+    /// <summary>Whose executables are started.</summary>
+    public ProductVersion Version { get; private set; } = ProductVersion.Current;
 
     /// <summary>The kubeconfig file of the operator's own rights.</summary>
     public string OperatorKubeconfig { get; private set; } = "";
@@ -110,15 +114,16 @@ public sealed class Installation : IAsyncDisposable
     }
 
     /// <summary>Its CRDs, its namespace and an empty database; no executable runs yet.</summary>
-    public static async Task<Installation> PrepareAsync(DevCluster cluster, InstallationOptions options, CancellationToken cancellation)
+    /// <param name="version">Null: the working tree's.</param>
+    public static async Task<Installation> PrepareAsync(DevCluster cluster, InstallationOptions options, CancellationToken cancellation, ProductVersion? version = null)
     {
         var connection = await cluster.Postgres.CreateDatabaseAsync(options.Database, cancellation);
-        var installation = new Installation(cluster, options, connection, FreePorts.Take(4));
+        var installation = new Installation(cluster, options, connection, FreePorts.Take(4)) { Version = version ?? ProductVersion.Current };
         try
         {
-            installation.createdDefinitions = await CustomResources.ApplyAsync(cluster.Client, Repository.Folder("crds"), cancellation);
+            installation.createdDefinitions = await CustomResources.ApplyAsync(cluster.Client, installation.Version.Crds, cancellation);
             installation.createdNamespaces = await EnsureNamespacesAsync(cluster.Client, cancellation);
-            installation.OperatorKubeconfig = await OperatorRights.GrantAsync(cluster, cancellation);
+            installation.OperatorKubeconfig = await OperatorRights.GrantAsync(cluster, installation.Version, cancellation);
             return installation;
         }
         catch
@@ -184,31 +189,61 @@ public sealed class Installation : IAsyncDisposable
 
     public async Task StartWebAsync(CancellationToken cancellation)
     {
-        webProcess = await StartAsync("tensormesh-web", "Tensormesh.Web", new()
-        {
-            ["ConnectionStrings__Billing"] = ConnectionString,
-            ["Tensormesh__Urls"] = WebUrl.GetLeftPart(UriPartial.Authority),
-            ["Tensormesh__MetricsUrl"] = WebMetricsUrl.GetLeftPart(UriPartial.Authority),
-            ["Tensormesh__DevelopmentSigningKey"] = signingKey,
-            ["Tensormesh__Console__DevelopmentSignIn"] = "true",
-        });
+        webProcess = await LaunchWebAsync("tensormesh-web", WebUrl, WebMetricsUrl);
         await WaitForHttpAsync(webProcess, new Uri(WebUrl, "/readyz"), cancellation);
     }
+
+    /// <summary>Starts one more Web API on the same ledger, and returns when it is ready.</summary>
+    public async Task<Uri> StartAnotherWebAsync(string name, CancellationToken cancellation)
+    {
+        var ports = FreePorts.Take(2);
+        var url = new Uri($"http://127.0.0.1:{ports[0]}");
+        var process = await LaunchWebAsync(name, url, new Uri($"http://127.0.0.1:{ports[1]}"));
+        moreWebs.Add(process);
+        await WaitForHttpAsync(process, new Uri(url, "/readyz"), cancellation);
+        return url;
+    }
+
+    /// <summary>Ends the first Web API as a rolling update does.</summary>
+    public async Task StopWebAsync()
+    {
+        if (webProcess is not { } web) return;
+        webProcess = null;
+        await web.StopAsync(StopGrace);
+        await web.DisposeAsync();
+    }
+
+    private Task<DevProcess> LaunchWebAsync(string name, Uri url, Uri metrics) => StartAsync(name, "Tensormesh.Web", new()
+    {
+        ["ConnectionStrings__Billing"] = ConnectionString,
+        ["Tensormesh__Urls"] = url.GetLeftPart(UriPartial.Authority),
+        ["Tensormesh__MetricsUrl"] = metrics.GetLeftPart(UriPartial.Authority),
+        ["Tensormesh__DevelopmentSigningKey"] = signingKey,
+        ["Tensormesh__Console__DevelopmentSignIn"] = "true",
+    }, "tensormesh-web");
 
     /// <summary>Runs the operator's executable to its end, with the settings that the last one was started with.</summary>
     public Task<(int ExitCode, string Output)> RunOperatorCommandAsync(string command, CancellationToken cancellation)
         => Command.TryRunAsync(
             "/bin/sh",
-            ["-c", ". \"$0\"; exec \"$@\"", Path.Combine(cluster.StateDirectory, "tensormesh-operator.env"), "dotnet", Repository.Executable("Tensormesh.Operator", "tensormesh-operator"), command],
+            ["-c", ". \"$0\"; exec \"$@\"", Path.Combine(cluster.StateDirectory, "tensormesh-operator.env"), "dotnet", Version.Executable("Tensormesh.Operator", "tensormesh-operator"), .. command.Split(' ')],
             line: null, cancellation);
 
     /// <summary>CRDs, namespace and operator once more, after they were taken away.</summary>
     public async Task ReinstallAsync(CancellationToken cancellation)
     {
-        await CustomResources.ApplyAsync(cluster.Client, Repository.Folder("crds"), cancellation);
+        await CustomResources.ApplyAsync(cluster.Client, Version.Crds, cancellation);
         await EnsureNamespacesAsync(cluster.Client, cancellation);
-        OperatorKubeconfig = await OperatorRights.GrantAsync(cluster, cancellation);
+        OperatorKubeconfig = await OperatorRights.GrantAsync(cluster, Version, cancellation);
         await StartOperatorAsync(cancellation);
+    }
+
+    /// <summary>Kinds and rights of another version over those that are there. What is started from here on is that version's; what runs, runs on.</summary>
+    public async Task UpgradeAsync(ProductVersion version, CancellationToken cancellation)
+    {
+        Version = version;
+        await CustomResources.ApplyAsync(cluster.Client, Version.Crds, cancellation);
+        OperatorKubeconfig = await OperatorRights.GrantAsync(cluster, Version, cancellation);
     }
 
     /// <summary>Returns when an operator that ends by itself has ended.</summary>
@@ -249,7 +284,8 @@ public sealed class Installation : IAsyncDisposable
         // A dev cluster goes as a whole; a cluster of the user's own gets back to what it was. While the operator still runs: it is what lets go of finalizers.
         if (cluster.IsUsersOwn && operatorProcess is not null) await UninstallAsync();
         await StopOperatorAsync();
-        if (webProcess is { } web)
+        await StopWebAsync();
+        foreach (var web in moreWebs)
         {
             await web.StopAsync(StopGrace);
             await web.DisposeAsync();
@@ -285,7 +321,7 @@ public sealed class Installation : IAsyncDisposable
             foreach (var (key, value) in settings) await writer.WriteLineAsync($"export {key}='{value.Replace("'", "'\\''", StringComparison.Ordinal)}'");
         }
 
-        return await DevProcess.StartAsync(cluster.Record, name, "/bin/sh", ["-c", ". \"$0\"; exec \"$@\"", file, Environment.ProcessPath is { } host && Path.GetFileName(host) == "dotnet" ? host : "dotnet", Repository.Executable(project, executable ?? name)]);
+        return await DevProcess.StartAsync(cluster.Record, name, "/bin/sh", ["-c", ". \"$0\"; exec \"$@\"", file, Environment.ProcessPath is { } host && Path.GetFileName(host) == "dotnet" ? host : "dotnet", Version.Executable(project, executable ?? name)]);
     }
 
     internal static async Task WaitForHttpAsync(DevProcess process, Uri url, CancellationToken cancellation)

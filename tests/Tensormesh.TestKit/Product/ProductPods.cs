@@ -9,25 +9,39 @@ namespace Tensormesh.TestKit;
 public static class ProductPods
 {
     /// <summary>Makes the images. The first time takes a few minutes.</summary>
-    public static async Task<IReadOnlyList<string>> PrepareAsync(Action<string> say, CancellationToken cancellation) =>
+    public static Task<IReadOnlyList<string>> PrepareAsync(Action<string> say, CancellationToken cancellation)
+    {
+        // What is published from one tree is published once by one process.
+        lock (Only) return prepared ??= MakeAsync(say, cancellation);
+    }
+
+    private static readonly Lock Only = new();
+    private static Task<IReadOnlyList<string>>? prepared;
+
+    private static async Task<IReadOnlyList<string>> MakeAsync(Action<string> say, CancellationToken cancellation) =>
     [
         await ProductImages.EnsureAgentAsync(say, cancellation),
         await ProductImages.EnsureOperatorAsync(say, cancellation),
         await ProductImages.EnsureWebAsync(say, cancellation),
     ];
 
-    /// <summary>Gives the node the images, and makes a database that pods reach.</summary>
-    /// <returns>The file that walk-through.sh reads.</returns>
+    /// <summary>Gives the node the images.</summary>
     /// <exception cref="NotSupportedException">gpu-a is not a real node here.</exception>
-    public static async Task<string> PrepareClusterAsync(DevCluster cluster, Action<string> say, CancellationToken cancellation)
+    public static async Task ImportAsync(DevCluster cluster, Action<string> say, CancellationToken cancellation)
     {
         ArgumentNullException.ThrowIfNull(cluster);
-        if (!cluster.HasRealNode || cluster.AddressForPods is not { } address) throw new NotSupportedException($"pods of the product need {RealNode.Name} to be a real node");
+        if (!cluster.HasRealNode) throw new NotSupportedException($"pods of the product need {RealNode.Name} to be a real node");
         foreach (var archive in await PrepareAsync(say, cancellation)) await cluster.ImportImagesAsync(archive, cancellation);
+    }
+
+    /// <summary>Makes an empty database that pods reach; one of before goes, with its sessions.</summary>
+    /// <returns>The file that walk-through.sh reads.</returns>
+    public static async Task<string> CreateDatabaseAsync(DevCluster cluster, CancellationToken cancellation)
+    {
+        ArgumentNullException.ThrowIfNull(cluster);
         var own = new NpgsqlConnectionStringBuilder(await cluster.Postgres.CreateDatabaseAsync("product", cancellation));
-        var pods = new NpgsqlConnectionStringBuilder(own.ConnectionString) { Host = address.ToString() };
         // Pools of four processes on one server, which tests use as well.
-        pods.MaxPoolSize = 20;
+        var pods = new NpgsqlConnectionStringBuilder(own.ConnectionString) { Host = cluster.AddressForPods!.ToString(), MaxPoolSize = 20 };
         var file = Path.Combine(cluster.StateDirectory, "walk-through.env");
         await File.WriteAllTextAsync(
             file,

@@ -5,7 +5,7 @@ DEV := dotnet artifacts/bin/Tensormesh.Dev/$(configuration)/tensormesh-dev.dll
 export DOTNET_CLI_TELEMETRY_OPTOUT := 1
 export DOTNET_NOLOGO := 1
 
-.PHONY: demo run screenshots test unit bench publish-agent gpu-check lint crds build clean sweep
+.PHONY: demo run screenshots test unit bench publish-agent gpu-check lint crds metrics build clean sweep
 
 demo: build ## The story of the product on a dev cluster; ends by itself.
 	@$(DEV) demo
@@ -40,6 +40,9 @@ lint: build ## Format and analyzers.
 
 crds: ## Writes crds/*.yaml from the C# types.
 	@dotnet run --project tests/Tensormesh.CrdGenerator -- crds
+
+metrics: ## Writes docs/metrics.md from the instruments, and the PrometheusRule from the alerts.
+	@dotnet run --project tests/Tensormesh.MetricsGenerator -- .
 
 build:
 	@dotnet build Tensormesh.Operator.sln -c $(CONFIGURATION) -v quiet --nologo -clp:NoSummary

@@ -1,4 +1,5 @@
 using Prometheus;
+using Tensormesh;
 using Tensormesh.Agent;
 using Tensormesh.Agent.Allocating;
 using Tensormesh.Agent.Cluster;
@@ -12,12 +13,7 @@ if (ProbeWorker.TryRun(args)) return 0;
 
 var builder = Host.CreateEmptyApplicationBuilder(null);
 builder.Configuration.AddEnvironmentVariables().AddCommandLine(args);
-builder.Logging.ClearProviders().AddSimpleConsole(console =>
-{
-    console.SingleLine = true;
-    console.TimestampFormat = "HH:mm:ss.fff ";
-    console.UseUtcTimestamp = true;
-});
+builder.Logging.AddLogs(builder.Configuration);
 builder.Logging.AddFilter("Microsoft", LogLevel.Warning);
 
 AgentOptions options;

@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Diagnostics;
 using k8s;
 using k8s.Models;
 using Npgsql;
@@ -161,6 +162,7 @@ internal sealed partial class Controller(
 
     private void Wire()
     {
+        metrics.Registry.AddBeforeCollectCallback(ShowHeldGpus);
         applier.Held += account =>
         {
             held.TryAdd(account, 0);
@@ -320,7 +322,20 @@ internal sealed partial class Controller(
             metrics.InformerObjects.WithLabels("V1Pod").Set(cluster.Pods.Count);
             metrics.InformerObjects.WithLabels("GpuNode").Set(cluster.GpuNodes.Count);
             foreach (var (product, gpus) in cluster.HeldGpus()) metrics.RunningGpus.WithLabels(product).Set(gpus);
+            metrics.SettlementLag.Set(metering.Lag.TotalSeconds);
             if (backlog.IsEmpty && orphans.Swept.IsCompleted) caughtUp.TrySetResult();
+        }
+    }
+
+    /// <summary>At each scrape, since it looks at every pod; by the one that leads, since a standby sees the same.</summary>
+    private void ShowHeldGpus()
+    {
+        if (!begun) return;
+        var held = cluster.HeldGpusByDeployment();
+        foreach (var (holder, gpus) in held) metrics.DeploymentGpus.WithLabels(holder.Namespace, holder.Deployment, holder.Product).Set(gpus);
+        foreach (var gone in metrics.DeploymentGpus.GetAllLabelValues().Where(labels => !held.ContainsKey((labels[0], labels[1], labels[2]))).ToList())
+        {
+            metrics.DeploymentGpus.RemoveLabelled(gone);
         }
     }
 
@@ -332,6 +347,9 @@ internal sealed partial class Controller(
 
     private Func<string, CancellationToken, Task<DateTimeOffset?>> Timed(string kind, Func<string, CancellationToken, Task<DateTimeOffset?>> work) => async (key, cancellation) =>
     {
+        var deployment = Find(kind, key);
+        using var span = OperatorTrace.Round(kind, key, deployment);
+        using var scope = Concerning(deployment, span?.TraceId);
         var began = time.GetTimestamp();
         try
         {
@@ -345,8 +363,14 @@ internal sealed partial class Controller(
         }
     };
 
+    private GpuDeployment? Find(string kind, string key) => kind == GpuDeployment.KubeKind ? cluster.GpuDeployments.Find(key) : null;
+
+    private IDisposable? Concerning(GpuDeployment? deployment, ActivityTraceId? trace) => deployment is null ? null : Logs.Concerning(
+        logger, ObjectKey.Of(deployment), cluster.AccountOf(deployment.Metadata.NamespaceProperty)?.Value, (trace ?? OperatorTrace.ChangeOf(deployment))?.ToHexString());
+
     private void OnFault(string kind, string key, Exception fault)
     {
+        using var scope = Concerning(Find(kind, key), null);
         metrics.ReconcileTotal.WithLabels(kind, "fault").Inc();
         if (OperatorEpoch.IsOver(fault))
         {

@@ -15,12 +15,7 @@ using Tensormesh.Operator.Watching;
 using Tensormesh.Resources;
 
 var builder = WebApplication.CreateSlimBuilder(args);
-builder.Logging.ClearProviders().AddSimpleConsole(console =>
-{
-    console.SingleLine = true;
-    console.TimestampFormat = "HH:mm:ss.fff ";
-    console.UseUtcTimestamp = true;
-});
+builder.Logging.AddLogs(builder.Configuration);
 builder.Logging.AddFilter("Microsoft.AspNetCore", LogLevel.Warning);
 
 if (Secrets.Add(builder.Configuration) is { } problem)

@@ -11,6 +11,8 @@ internal static class WebHost
 {
     public const int LargestBodyBytes = 64 * 1024;
 
+    private static readonly Func<ILogger, AccountId, IDisposable?> AccountScope = LoggerMessage.DefineScope<AccountId>("account {Account}");
+
     /// <exception cref="SettingsException">The configuration is wrong.</exception>
     public static WebApplication Build(string[] args)
     {
@@ -25,6 +27,7 @@ internal static class WebHost
         var settings = WebSettings.Read(builder.Configuration);
         var metrics = new WebMetrics();
 
+        builder.Logging.AddLogs(builder.Configuration);
         builder.Logging.AddFilter("Microsoft.AspNetCore", LogLevel.Warning);
         // It warns of our own header, which says the same as its.
         builder.Logging.AddFilter("Microsoft.AspNetCore.Antiforgery", LogLevel.Error);
@@ -87,6 +90,8 @@ internal static class WebHost
         web.UseAuthentication();
         web.UseRateLimiter();
         web.UseAuthorization();
+        var logger = web.Services.GetRequiredService<ILogger<Caller>>();
+        web.Use(next => context => WithAccountAsync(next, context, logger));
         if (settings.Console is not null)
         {
             web.Use(next => ConsoleHost.Guarded(next, settings));
@@ -126,6 +131,13 @@ internal static class WebHost
             && !charset.Equals("utf-8", StringComparison.OrdinalIgnoreCase)
         ? Problem.UnsupportedMediaType().ExecuteAsync(context)
         : next(context);
+
+    /// <summary>Every line that a request leads to names who asked. Its trace is named by the framework.</summary>
+    private static async Task WithAccountAsync(RequestDelegate next, HttpContext context, ILogger logger)
+    {
+        using var scope = Caller.From(context.User) is { } caller ? AccountScope(logger, caller.Account) : null;
+        await next(context);
+    }
 
     /// <summary>Answers about one account's money belong in no cache on the way.</summary>
     private static RequestDelegate NeverCached(RequestDelegate next) => context =>

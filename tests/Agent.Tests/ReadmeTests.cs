@@ -2,28 +2,16 @@ using System.Collections;
 using System.Globalization;
 using System.Reflection;
 using System.Runtime.CompilerServices;
-using Prometheus;
 using Tensormesh.Agent;
-using Tensormesh.Agent.Telemetry;
 
 namespace Agent.Tests;
 
-/// <summary>The tables of src/Tensormesh.Agent/README.md say what the code says.</summary>
+/// <summary>The table of src/Tensormesh.Agent/README.md says what the code says.</summary>
 public sealed class ReadmeTests
 {
     [Fact]
     public void Every_setting_is_in_the_table_with_its_default() => Assert.Equal(
         Settings(new AgentOptions(), AgentOptions.Section.Replace(":", "__", StringComparison.Ordinal)), Table("## Settings").Select(row => (row[0], row[1])));
-
-    [Fact]
-    public void Every_metric_is_in_the_table_with_its_labels_and_its_help()
-    {
-        var metrics = new AgentMetrics(Metrics.NewCustomRegistry(), TimeProvider.System);
-        var collectors = typeof(AgentMetrics).GetProperties().Select(property => property.GetValue(metrics)).OfType<Collector>();
-        Assert.Equal(
-            collectors.Select(each => ($"`{each.Name}`", string.Join(", ", each.LabelNames.Select(label => $"`{label}`")), each.Help)),
-            Table("## Metrics").Select(row => (row[0], row[1], row[2])));
-    }
 
     private static IEnumerable<(string Name, string Default)> Settings(object options, string prefix) => options.GetType().GetProperties()
         .Where(IsSetting).SelectMany(property => (property.GetValue(options), $"{prefix}__{property.Name}") switch

@@ -53,7 +53,7 @@ internal static class GateBenchmark
             .WaitAsync(cancellation);
 
         var observer = new Observer(
-            view, new Payers(view, client), new Accounts(database), new PriceList(new Prices(database), TimeProvider.System),
+            view, new Payers(view, client), new Accounts(database), new PriceList(new Prices(database), metrics, TimeProvider.System),
             new PodDrift(), TimeProvider.System);
         var memory = new StandingMemory(TimeProvider.System);
         var gate = new AdmissionWebhook(

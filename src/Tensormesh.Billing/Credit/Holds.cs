@@ -52,6 +52,20 @@ public sealed class Holds(NpgsqlDataSource dataSource, OperatorEpoch? epoch = nu
         if (account is not null) hints.Tell([account]);
     }
 
+    /// <summary>How many holds were placed before an instant and are of deployments that have nothing open: what they were placed for never began, or is over.</summary>
+    public Task<long> CountIdleAsync(DateTimeOffset placedBefore, CancellationToken cancellation) => Transact.UseAsync(dataSource, async connection =>
+    {
+        await using var command = new NpgsqlCommand(
+            """
+            select count(*) from credit_hold h where placed_at < $1
+            and not exists (select from run_interval r where r.deployment = h.deployment and r.ended_at is null)
+            """, connection)
+        {
+            Parameters = { Transact.Value(placedBefore.ToLedgerTime()) },
+        };
+        return (long)(await command.ExecuteScalarAsync(cancellation))!;
+    }, cancellation);
+
     /// <summary>The hold that an admitted request ends with.</summary>
     internal static CreditHold HoldFor(LaunchRequest request, DeploymentStanding standing, CreditPolicy policy, DateTimeOffset now)
     {

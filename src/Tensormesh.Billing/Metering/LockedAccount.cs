@@ -15,6 +15,7 @@ internal sealed class LockedAccount
     private readonly HashSet<PodId> changed = [];
     private readonly Dictionary<PodId, List<RunRating>> ratings = [];
     private readonly Dictionary<DeploymentId, Money> drawn = [];
+    private readonly HashSet<(DeploymentId, string, string)> charged = [];
     private readonly List<Movement> movements = [];
     private readonly List<NpgsqlBatchCommand> commands = [];
     private readonly Dictionary<DeploymentId, Money> holds;
@@ -116,7 +117,8 @@ internal sealed class LockedAccount
             movements.Add(Movements.GpuUsage(run, until, amount));
             drawn[run.Deployment] = drawn.GetValueOrDefault(run.Deployment) + amount;
             Posted -= amount;
-            Settled = Settled with { Windows = Settled.Windows + 1, Charged = Settled.Charged + amount };
+            charged.Add((run.Deployment, run.Namespace, run.DeploymentName));
+            Settled = Settled with { Windows = Settled.Windows + 1, Charged = Settled.Charged + amount, Deployments = charged };
         }
 
         return Change(run with

@@ -8,6 +8,9 @@ public sealed record Settlement(int Windows, Money Charged)
 {
     public static readonly Settlement Nothing = new(0, Money.Zero);
 
+    /// <summary>Whose GPU time was charged.</summary>
+    public IReadOnlyCollection<(DeploymentId Deployment, string Namespace, string Name)> Deployments { get; init; } = [];
+
     /// <summary>Charged for serverless tokens.</summary>
     public Money Tokens { get; init; }
 

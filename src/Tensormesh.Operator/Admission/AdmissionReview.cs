@@ -1,6 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using k8s.Models;
+using Tensormesh.Operator.Telemetry;
 
 namespace Tensormesh.Operator.Admission;
 
@@ -38,4 +39,20 @@ internal sealed class AdmissionResponse
     [JsonPropertyName("allowed")] public bool Allowed { get; set; }
     [JsonPropertyName("status")] public V1Status? Status { get; set; }
     [JsonPropertyName("warnings")] public IReadOnlyList<string>? Warnings { get; set; }
+
+    /// <summary>Counts how a review ended. One that ends without an answer is decided by the webhook's failure policy, and nobody else tells of it.</summary>
+    public static async Task<AdmissionResponse> CountedAsync(OperatorMetrics metrics, string webhook, Task<AdmissionResponse> review)
+    {
+        var outcome = OperatorMetrics.ReviewFault;
+        try
+        {
+            var response = await review.ConfigureAwait(false);
+            outcome = response.Allowed ? OperatorMetrics.ReviewAllowed : OperatorMetrics.ReviewDenied;
+            return response;
+        }
+        finally
+        {
+            metrics.WebhookReviews.WithLabels(webhook, outcome).Inc();
+        }
+    }
 }

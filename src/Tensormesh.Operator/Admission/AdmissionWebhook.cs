@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Text.Json;
 using k8s;
 using k8s.Models;
@@ -26,8 +27,14 @@ internal sealed partial class AdmissionWebhook(
         return Results.Json(new AdmissionReview { Response = await gate.ReviewAsync(review.Request, http.HttpContext.RequestAborted).ConfigureAwait(false) });
     });
 
-    public async Task<AdmissionResponse> ReviewAsync(AdmissionRequest request, CancellationToken cancellation)
+    public Task<AdmissionResponse> ReviewAsync(AdmissionRequest request, CancellationToken cancellation)
+        => AdmissionResponse.CountedAsync(metrics, OperatorMetrics.GateWebhook, AnswerInTimeAsync(request, cancellation));
+
+    private async Task<AdmissionResponse> AnswerInTimeAsync(AdmissionRequest request, CancellationToken cancellation)
     {
+        var (key, change) = (ObjectKey.Of(request.Namespace, request.Name ?? ""), ChangeOf(request.Object));
+        using var span = OperatorTrace.Review(key, change);
+        using var scope = Logs.Concerning(logger, key, cluster.AccountOf(request.Namespace)?.Value, (span?.TraceId ?? change)?.ToHexString());
         var began = time.GetTimestamp();
         try
         {
@@ -83,7 +90,7 @@ internal sealed partial class AdmissionWebhook(
         if (before is not null && !AsksForMore(before, after)) return Allow(request);
         if (before is null && await RememberedAsync(after, cancellation).ConfigureAwait(false) is (Verdict.Admit admitted, { } then))
         {
-            metrics.Verdicts.WithLabels("webhook", GpuDeploymentReconciler.VerdictName(admitted)).Inc();
+            Count(then.Account, admitted);
             return Allow(request, StatusReports.AccountGone(then));
         }
 
@@ -91,11 +98,12 @@ internal sealed partial class AdmissionWebhook(
         var seen = await observer.ObserveAsync(after, cancellation, withRuns: false).ConfigureAwait(false);
         if (seen.Ledger is not LedgerView.Known ledger)
         {
+            OperatorTrace.Note(seen.Account, Verdict.Hold.Reason);
             return Allow(request, "the ledger cannot be read right now: the deployment is accepted, and starts once its balance has been checked");
         }
 
         var verdict = BillingGate.EvaluateStart(Decider.Request(seen, ledger, seen.WantedReplicas), ledger.Standing, policy, seen.Now);
-        metrics.Verdicts.WithLabels("webhook", GpuDeploymentReconciler.VerdictName(verdict)).Inc();
+        Count(seen.Account, verdict);
         if (verdict is not Verdict.Refuse refuse)
         {
             if (seen.WantedReplicas > 0 && ledger.Standing is { } admitting) memory.Keep(admitting.Account, asOf);
@@ -105,6 +113,20 @@ internal sealed partial class AdmissionWebhook(
         LogDenied(logger, request.Namespace, after.Metadata.Name ?? after.Metadata.GenerateName, refuse.Reason);
         return Deny(request, 403, refuse.Reason.ToString(), refuse.Message);
     }
+
+    private void Count(AccountId? account, Verdict verdict)
+    {
+        var name = GpuDeploymentReconciler.VerdictName(verdict);
+        metrics.Verdicts.WithLabels("webhook", name).Inc();
+        OperatorTrace.Note(account, name);
+    }
+
+    /// <summary>The API server has given uid and generation before it asks. A Scale has none of the latter.</summary>
+    private static ActivityTraceId? ChangeOf(JsonElement reviewed)
+        => reviewed.ValueKind == JsonValueKind.Object && reviewed.TryGetProperty("metadata", out var metadata)
+            && metadata.TryGetProperty("uid", out var uid) && metadata.TryGetProperty("generation", out var generation)
+            ? OperatorTrace.ChangeOf(uid.GetString(), generation.GetInt64())
+            : null;
 
     /// <summary>What the gate says of a new deployment by the standing in memory; null when there is none. Only an admission is of use.</summary>
     private async Task<(Verdict, Observation)?> RememberedAsync(GpuDeployment created, CancellationToken cancellation)

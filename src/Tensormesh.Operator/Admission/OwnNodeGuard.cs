@@ -3,6 +3,7 @@ using System.Net;
 using k8s;
 using k8s.Autorest;
 using k8s.Models;
+using Tensormesh.Operator.Telemetry;
 using Tensormesh.Resources;
 
 namespace Tensormesh.Operator.Admission;
@@ -12,7 +13,7 @@ namespace Tensormesh.Operator.Admission;
 /// one service account, so RBAC cannot tell them apart. The API server says which pod a token was issued to, and a pod's node never changes.
 /// </summary>
 /// <remarks>Unlike the gate this is the law, so the API server refuses what it cannot ask about. Everybody else's writes are RBAC's business.</remarks>
-internal sealed partial class OwnNodeGuard(IKubernetes client, OperatorOptions options, ILogger<OwnNodeGuard> logger)
+internal sealed partial class OwnNodeGuard(IKubernetes client, OperatorOptions options, OperatorMetrics metrics, ILogger<OwnNodeGuard> logger)
 {
     public const string Path = "/own-node";
 
@@ -33,7 +34,10 @@ internal sealed partial class OwnNodeGuard(IKubernetes client, OperatorOptions o
         return Results.Json(new AdmissionReview { Response = await guard.ReviewAsync(review.Request, http.HttpContext.RequestAborted).ConfigureAwait(false) });
     });
 
-    public async Task<AdmissionResponse> ReviewAsync(AdmissionRequest request, CancellationToken cancellation)
+    public Task<AdmissionResponse> ReviewAsync(AdmissionRequest request, CancellationToken cancellation)
+        => AdmissionResponse.CountedAsync(metrics, OperatorMetrics.OwnNodeWebhook, AnswerAsync(request, cancellation));
+
+    private async Task<AdmissionResponse> AnswerAsync(AdmissionRequest request, CancellationToken cancellation)
     {
         var refusal = await RefusalAsync(request, cancellation).ConfigureAwait(false);
         if (refusal is null) return new AdmissionResponse { Uid = request.Uid, Allowed = true };

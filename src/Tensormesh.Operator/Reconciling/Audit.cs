@@ -12,7 +12,7 @@ namespace Tensormesh.Operator.Reconciling;
 /// put right is put right by the loop and by <see cref="Orphans"/>, and what they leave needs a person.
 /// </summary>
 internal sealed partial class Audit(
-    ClusterView cluster, RunIntervals runs, EventRecorder events, OperatorOptions options, OperatorMetrics metrics, TimeProvider time, ILogger<Audit> logger)
+    ClusterView cluster, RunIntervals runs, Holds holds, CreditPolicy policy, EventRecorder events, OperatorOptions options, OperatorMetrics metrics, TimeProvider time, ILogger<Audit> logger)
 {
     private static readonly TimeSpan LongestPeriod = TimeSpan.FromSeconds(15);
     private const int MissedHeartbeats = 3;
@@ -62,6 +62,7 @@ internal sealed partial class Audit(
         metrics.RunsWithoutPod.Set(lost.Count);
         foreach (var run in lost.Where(run => told.Add(run.Pod.ToString()))) LogGhost(logger, run.Pod.Value, run.Deployment.Value, run.Account.Value);
         told.IntersectWith(lasting);
+        metrics.HoldsExpired.Set(await holds.CountIdleAsync(time.GetUtcNow() - policy.HoldWindow, cancellation).ConfigureAwait(false));
     }
 
     /// <summary>Of what was found now, what has been so for long enough to be no passing state.</summary>

@@ -15,6 +15,7 @@ internal sealed class BillingAccountReconciler(
 
     private readonly ConcurrentDictionary<string, bool> low = new(StringComparer.Ordinal);
     private readonly ConcurrentDictionary<string, CardNotice> cards = new(StringComparer.Ordinal);
+    private readonly ConcurrentDictionary<string, RunwayBand> runways = new(StringComparer.Ordinal);
 
     public async Task<DateTimeOffset?> ReconcileAsync(string name, CancellationToken cancellation)
     {
@@ -23,6 +24,7 @@ internal sealed class BillingAccountReconciler(
             // The money stays in the ledger, and with it the account: a BillingAccount deleted by mistake is applied again and nothing is lost.
             if (low.TryRemove(name, out _)) CountLow();
             if (cards.TryRemove(name, out _)) CountCards();
+            if (runways.TryRemove(name, out _)) CountRunways();
             return null;
         }
 
@@ -39,6 +41,8 @@ internal sealed class BillingAccountReconciler(
         if (await ReadDeclaredAsync(id, PolicyOf(whole), cancellation).ConfigureAwait(false) is not { } standing) return time.GetUtcNow() + Refresh;
         var now = time.GetUtcNow();
         await ReportAsync(account, [.. Declared(standing, now)], standing, cancellation).ConfigureAwait(false);
+        runways[name] = RunwayBands.Of(standing.Runway(now));
+        CountRunways();
         await WatchLowBalanceAsync(account, standing, now, cancellation).ConfigureAwait(false);
         await WatchCardsAsync(account, standing, now, cancellation).ConfigureAwait(false);
         return standing.Intervals.Count > 0 ? now + Refresh : now + Decider.Resync;
@@ -141,6 +145,12 @@ internal sealed class BillingAccountReconciler(
     {
         var counts = cards.Values.CountBy(notice => notice).ToDictionary();
         foreach (var notice in Enum.GetValues<CardNotice>()) metrics.AccountsByCard.WithLabels(notice.ToString()).Set(counts.GetValueOrDefault(notice));
+    }
+
+    private void CountRunways()
+    {
+        var counts = runways.Values.CountBy(band => band).ToDictionary();
+        foreach (var band in Enum.GetValues<RunwayBand>()) metrics.AccountsByRunway.WithLabels(band.ToString()).Set(counts.GetValueOrDefault(band));
     }
 
     private static BillingAccountSpec Copy(BillingAccountSpec spec) => new()

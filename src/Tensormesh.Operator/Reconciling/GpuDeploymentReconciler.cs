@@ -14,7 +14,7 @@ internal sealed partial class GpuDeploymentReconciler(
         if (await observer.ObserveAsync(key, cancellation).ConfigureAwait(false) is not { } seen) return null;
 
         var decision = Decider.Decide(seen, policy);
-        Count(decision.Verdict);
+        Count(seen.Account, decision.Verdict);
 
         Outcome outcome;
         try
@@ -41,11 +41,12 @@ internal sealed partial class GpuDeploymentReconciler(
         return owed < decision.LookAgainAt ? owed : decision.LookAgainAt;
     }
 
-    private void Count(Verdict? verdict)
+    private void Count(AccountId? account, Verdict? verdict)
     {
         metrics.LedgerUp.Set(verdict is Verdict.Hold ? 0 : 1);
         if (verdict is null) return;
         metrics.Verdicts.WithLabels("reconciler", VerdictName(verdict)).Inc();
+        OperatorTrace.Note(account, VerdictName(verdict));
     }
 
     internal static string VerdictName(Verdict verdict) => verdict switch

@@ -82,6 +82,21 @@ internal sealed class ClusterView
         return Inventory.Models.Select(model => (model.Product.Name, held.GetValueOrDefault(model.Product.Name)));
     }
 
+    /// <summary>GPUs of running pods that a GpuDeployment made.</summary>
+    public IReadOnlyDictionary<(string Namespace, string Deployment, string Product), int> HeldGpusByDeployment()
+    {
+        var held = new Dictionary<(string, string, string), int>();
+        foreach (var pod in Pods.All.Where(pod => pod.Status?.Phase == "Running"))
+        {
+            if (pod.GetLabel(WellKnown.DeploymentLabel) is not { } deployment) continue;
+            if (Nodes.Find(pod.Spec.NodeName ?? "")?.GetLabelOrNull(WellKnown.GpuProductLabel) is not { } product) continue;
+            var holder = (pod.Metadata.NamespaceProperty, deployment, product);
+            held[holder] = held.GetValueOrDefault(holder) + PodGpus.Of(pod.Spec);
+        }
+
+        return held;
+    }
+
     /// <summary>The key of the GpuDeployment that a pod or child Deployment belongs to.</summary>
     public static string? OwnerKey(IMetadata<V1ObjectMeta>? value)
         => value?.Metadata.Labels is { } labels && labels.TryGetValue(WellKnown.DeploymentLabel, out var name) ? ObjectKey.Of(value.Metadata.NamespaceProperty, name) : null;

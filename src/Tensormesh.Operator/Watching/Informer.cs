@@ -70,6 +70,7 @@ internal sealed partial class Informer<T>(
 
     public async Task RunAsync(CancellationToken cancellation)
     {
+        metrics.ShowInformer(Kind);
         while (!cancellation.IsCancellationRequested)
         {
             told = false;

@@ -24,12 +24,12 @@ internal sealed class WebMetrics
             ["route", "method", "status"], new HistogramConfiguration { Buckets = Histogram.ExponentialBuckets(0.001, 2, 14) });
         LedgerUnavailable = factory.CreateCounter("tensormesh_web_ledger_unavailable_total",
             "Requests answered 503 because Postgres could not be reached.");
-        var connections = factory.CreateGauge("tensormesh_ledger_connections", "Connections to the ledger's database, by state (busy, idle).", ["state"]);
+        Connections = factory.CreateGauge("tensormesh_ledger_connections", "Connections to the ledger's database, by state (busy, idle).", ["state"]);
         Registry.AddBeforeCollectCallback(() =>
         {
             var (busy, idle) = LedgerConnections.Read();
-            connections.WithLabels("busy").Set(busy);
-            connections.WithLabels("idle").Set(idle);
+            Connections.WithLabels("busy").Set(busy);
+            Connections.WithLabels("idle").Set(idle);
         });
         Payments = factory.CreateCounter("tensormesh_web_payments_total", "Attempts to charge a card, by outcome.", ["outcome"]);
         PaymentEvents = factory.CreateCounter("tensormesh_payment_events_total",
@@ -59,12 +59,16 @@ internal sealed class WebMetrics
         UnpricedModels = factory.CreateGauge("tensormesh_usage_unpriced_models", "Models that were used and have no price: GET /v1/billing/serverless-usage and v_serverless_usage name them.");
         KeyConflicts = factory.CreateCounter("tensormesh_web_idempotency_conflicts_total",
             "Requests refused because their idempotency key was used for other content: look into each.");
+        // Shown from zero on, so that the first one counts as a rise.
+        foreach (var outcome in Enum.GetValues<PaymentCount>()) Payments.WithLabels(NameOf(outcome));
+        foreach (var outcome in (AutoTopUpOutcome?[])[.. Enum.GetValues<AutoTopUpOutcome>(), null]) AutoTopUps.WithLabels(NameOf(outcome));
     }
 
     public CollectorRegistry Registry { get; } = Metrics.NewCustomRegistry();
     public Counter LedgerUnavailable { get; }
     public Counter KeyConflicts { get; }
     private Histogram RequestSeconds { get; }
+    private Gauge Connections { get; }
     public Counter EventsRefused { get; }
     public Gauge PaymentMismatches { get; }
     public Counter PaymentsRecovered { get; }
@@ -81,16 +85,20 @@ internal sealed class WebMetrics
     private Counter AutoTopUps { get; }
     private Counter PaymentEvents { get; }
 
-    public void CountPayment(PaymentCount outcome) => Payments.WithLabels(outcome switch
+    public void CountPayment(PaymentCount outcome) => Payments.WithLabels(NameOf(outcome)).Inc();
+
+    /// <param name="outcome">Null: in doubt.</param>
+    public void CountAutoTopUp(AutoTopUpOutcome? outcome) => AutoTopUps.WithLabels(NameOf(outcome)).Inc();
+
+    private static string NameOf(PaymentCount outcome) => outcome switch
     {
         PaymentCount.Succeeded => "succeeded",
         PaymentCount.Declined => "declined",
         PaymentCount.AuthenticationRequired => "authentication_required",
         PaymentCount.InDoubt => "in_doubt",
-    }).Inc();
+    };
 
-    /// <param name="outcome">Null: in doubt.</param>
-    public void CountAutoTopUp(AutoTopUpOutcome? outcome) => AutoTopUps.WithLabels(outcome?.ToString() ?? "InDoubt").Inc();
+    private static string NameOf(AutoTopUpOutcome? outcome) => outcome?.ToString() ?? "InDoubt";
 
     public void CountEvent(string type, PaymentEffect effect)
         => PaymentEvents.WithLabels(Tensormesh.Billing.PaymentEvents.Types.Contains(type) ? type : "other", effect.ToString()).Inc();

@@ -43,6 +43,23 @@ public sealed class HoldsTests(PostgresFixture postgres) : BillingTest(postgres)
     }
 
     [Fact]
+    public async Task A_hold_that_is_old_and_pays_for_nothing_is_counted_until_something_runs_on_it()
+    {
+        await OpenAsync(Acme, "100.00");
+        await RunAsync(gpus: 1, T0);
+        var idle = NewDeployment();
+        Assert.IsType<Verdict.Admit>(await Holds.PlaceAsync(Ask(idle, 1), Policy, T0, Cancellation));
+        Assert.Equal(0, await Holds.CountIdleAsync(T0, Cancellation));
+        Assert.Equal(1, await Holds.CountIdleAsync(T0.AddSeconds(1), Cancellation));
+
+        var pod = NewPod();
+        await Runs.OpenAsync(Start(idle, pod, 1, T0), Cancellation);
+        Assert.Equal(0, await Holds.CountIdleAsync(T0.AddSeconds(1), Cancellation));
+        await Runs.CloseAsync(pod, T0.AddMinutes(1), Policy, Cancellation);
+        Assert.Equal(1, await Holds.CountIdleAsync(T0.AddSeconds(1), Cancellation));
+    }
+
+    [Fact]
     public async Task Placing_again_changes_nothing_and_growing_holds_the_difference()
     {
         await OpenAsync(Acme, "30.00");

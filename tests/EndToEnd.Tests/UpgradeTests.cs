@@ -112,7 +112,7 @@ public sealed class UpgradeTests : IAsyncLifetime
         foreach (var each in operators) await each.DisposeAsync();
     }
 
-    private Task<long> MigrationsAsync() => ScalarAsync<long>("select count(*) from schema_migration");
+    private Task<long> MigrationsAsync() => ScalarAsync<long>("select count(*) from schema_migration where name like 'Migrations/%'");
 
     private async Task OpenAccountAsync()
     {
@@ -124,7 +124,7 @@ public sealed class UpgradeTests : IAsyncLifetime
             product.WebUrl, "v1/admin/billing/balances:add", new { targetUserId = "acme", amount = new { currencyCode = "USD", units = "100", nanos = 0 } }, product.AdminToken, Guid.NewGuid().ToString()));
     }
 
-    private Task ApplyAsync(string name, int replicas, bool paused = false)
+    private async Task ApplyAsync(string name, int replicas, bool paused = false)
     {
         var deployment = new GpuDeployment
         {
@@ -139,7 +139,7 @@ public sealed class UpgradeTests : IAsyncLifetime
                 Template = new V1PodTemplateSpec { Spec = new V1PodSpec { TerminationGracePeriodSeconds = 5, Containers = [new V1Container { Name = "main", Image = DevCluster.WorkloadImage }] } },
             },
         };
-        return cluster.Client.CustomObjects.CreateNamespacedCustomObjectAsync(deployment, WellKnown.Group, WellKnown.Version, "acme-research", GpuDeployment.PluralName, cancellationToken: Ends);
+        await cluster.Client.CustomObjects.CreateNamespacedCustomObjectAsync(deployment, WellKnown.Group, WellKnown.Version, "acme-research", GpuDeployment.PluralName, cancellationToken: Ends);
     }
 
     /// <summary>What customers asked for, as it is stored: without what the server and the operator write on their own.</summary>

@@ -34,6 +34,27 @@ public static class ProductPods
         foreach (var archive in await PrepareAsync(say, cancellation)) await cluster.ImportImagesAsync(archive, cancellation);
     }
 
+    /// <summary>Ends the operator's process of a pod with SIGKILL, which its container cannot do itself: nothing of it can say goodbye.</summary>
+    public static void KillProcessOf(string pod)
+    {
+        var pid = Directory.EnumerateDirectories("/proc").Select(folder => Path.GetFileName(folder)).Where(name => int.TryParse(name, out _)).Single(name =>
+            Read(name, "cmdline").Contains("/opt/tensormesh-operator/tensormesh-operator.dll", StringComparison.Ordinal)
+            && Read(name, "environ").Split('\0').Contains($"HOSTNAME={pod}"));
+        ProcFs.Signal(ProcFs.Identify(int.Parse(pid, System.Globalization.CultureInfo.InvariantCulture), pod)!, ProcFs.SigKill);
+
+        static string Read(string process, string file)
+        {
+            try
+            {
+                return File.ReadAllText($"/proc/{process}/{file}");
+            }
+            catch (Exception gone) when (gone is IOException or UnauthorizedAccessException)
+            {
+                return "";
+            }
+        }
+    }
+
     /// <summary>Makes an empty database that pods reach; one of before goes, with its sessions.</summary>
     /// <returns>The file that walk-through.sh reads.</returns>
     public static async Task<string> CreateDatabaseAsync(DevCluster cluster, CancellationToken cancellation)

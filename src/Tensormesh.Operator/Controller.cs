@@ -19,7 +19,7 @@ namespace Tensormesh.Operator;
 internal sealed partial class Controller(
     ClusterView cluster, GpuDeploymentReconciler deployments, BillingAccountReconciler billingAccounts, PriceBookReconciler priceBooks, GpuNodeReconciler gpuNodes,
     StandingListener listener, MeteringClock metering, LedgerProver prover, LeaderLease lease, PodDrift drift, OwnWrites own, Applier applier, StandingMemory memory, Departures departures, Orphans orphans, Audit audit,
-    Uninstaller uninstaller, OwnRights rights, StatusReporter reporter, EventRecorder events, NpgsqlDataSource dataSource, LedgerClock clock, OperatorEpoch epoch,
+    Uninstaller uninstaller, OwnRights rights, OwnDeletion deletion, StatusReporter reporter, EventRecorder events, NpgsqlDataSource dataSource, LedgerClock clock, OperatorEpoch epoch,
     OperatorOptions options, OperatorMetrics metrics,
     TimeProvider time, IHostApplicationLifetime lifetime, ILogger<Controller> logger) : BackgroundService
 {
@@ -109,6 +109,13 @@ internal sealed partial class Controller(
         }, loop);
         await Task.WhenAny(listens.Task, Task.Delay(ListenPatience, time, loop)).ConfigureAwait(false);
         begun = true;
+        if (await deletion.HasBegunAsync(loop).ConfigureAwait(false))
+        {
+            // The one that led before has let go of everything, or could not: that is looked at once more, and nothing is begun.
+            goodbye.TrySetResult();
+            await Task.Delay(Timeout.InfiniteTimeSpan, time, loop).ConfigureAwait(false);
+        }
+
         await rights.KeepAsync(loop).ConfigureAwait(false);
         var caughtUp = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         // What was hinted at so far is looked at with everything else, and not before it.

@@ -90,6 +90,7 @@ builder.Services.AddSingleton<GpuNodeReconciler>();
 builder.Services.AddSingleton<MeteringClock>();
 builder.Services.AddSingleton<LedgerProver>();
 builder.Services.AddSingleton<OwnRights>();
+builder.Services.AddSingleton<OwnDeletion>();
 builder.Services.AddSingleton<Uninstaller>();
 builder.Services.AddSingleton<UninstallCommand>();
 builder.Services.AddSingleton<Controller>();

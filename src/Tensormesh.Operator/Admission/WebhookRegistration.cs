@@ -1,6 +1,7 @@
 using k8s;
 using k8s.Autorest;
 using k8s.Models;
+using Tensormesh.Operator.Uninstalling;
 using Tensormesh.Resources;
 
 namespace Tensormesh.Operator.Admission;
@@ -9,7 +10,7 @@ namespace Tensormesh.Operator.Admission;
 /// Registers the webhooks with the authorities that their certificates have. Scoped to our kinds alone, and short of patience. The gate is ignored when down: an outage of ours must never stop
 /// anybody else's work. The guard is not, and stops only agents, which tell later what they saw meanwhile.
 /// </summary>
-internal sealed partial class WebhookRegistration(IKubernetes client, WebhookSecret secret, OperatorOptions options, TimeProvider time, ILogger<WebhookRegistration> logger) : BackgroundService
+internal sealed partial class WebhookRegistration(IKubernetes client, WebhookSecret secret, OwnDeletion deletion, OperatorOptions options, TimeProvider time, ILogger<WebhookRegistration> logger) : BackgroundService
 {
     public const string ConfigurationName = "tensormesh-operator";
     private static readonly TimeSpan Retry = TimeSpan.FromSeconds(2);
@@ -44,10 +45,13 @@ internal sealed partial class WebhookRegistration(IKubernetes client, WebhookSec
     /// <returns>False when it is to be done again soon.</returns>
     internal async Task<bool> RegisterAsync(CancellationToken cancellation)
     {
+        if (await deletion.HasBegunAsync(cancellation).ConfigureAwait(false)) return true;
         if (await secret.RefreshAsync(cancellation).ConfigureAwait(false) is not { } certificates) return false;
         await client.AdmissionregistrationV1.PatchValidatingWebhookConfigurationAsync(
             new V1Patch(KubernetesJson.Serialize(Render(certificates.CaBundle, options.WebhookAddress)), V1Patch.PatchType.ApplyPatch),
             ConfigurationName, fieldManager: WellKnown.FieldManager, force: true, cancellationToken: cancellation).ConfigureAwait(false);
+        // The deletion may have begun, and the uninstall have come to its end, since it was asked.
+        if (await deletion.HasBegunAsync(cancellation).ConfigureAwait(false)) await client.AdmissionregistrationV1.DeleteValidatingWebhookConfigurationAsync(ConfigurationName, cancellationToken: cancellation).ConfigureAwait(false);
         return true;
     }
 

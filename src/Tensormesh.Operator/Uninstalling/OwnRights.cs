@@ -1,7 +1,7 @@
 using System.Net;
+using System.Net.Http.Headers;
+using System.Text;
 using k8s;
-using k8s.Autorest;
-using k8s.Models;
 using Tensormesh.Resources;
 
 namespace Tensormesh.Operator.Uninstalling;
@@ -11,44 +11,91 @@ namespace Tensormesh.Operator.Uninstalling;
 /// only it can let go of. A finalizer on each holds them, still in force, until an uninstall is done. It is put there by an operator that works, so that an
 /// installation that never did can be deleted without one.
 /// </summary>
-internal sealed partial class OwnRights(IKubernetes client, OperatorOptions options, ILogger<OwnRights> logger)
+internal sealed partial class OwnRights(Kubernetes client, OperatorOptions options, ILogger<OwnRights> logger)
 {
     /// <summary>Strategic merges: others' finalizers stay as they are.</summary>
-    private static readonly V1Patch Keep = Patch(new { metadata = new { finalizers = new[] { WellKnown.RightsFinalizer } } });
-    private static readonly V1Patch LetGo = Patch(new { metadata = new Dictionary<string, object> { ["$deleteFromPrimitiveList/finalizers"] = new[] { WellKnown.RightsFinalizer } } });
+    private static readonly byte[] Keep = Patch(new { metadata = new { finalizers = new[] { WellKnown.RightsFinalizer } } });
+    private static readonly byte[] LetGo = Patch(new { metadata = new Dictionary<string, object> { ["$deleteFromPrimitiveList/finalizers"] = new[] { WellKnown.RightsFinalizer } } });
+
+    private string[] Paths =>
+    [
+        $"api/v1/namespaces/{options.Namespace}/serviceaccounts/{options.Rights}",
+        $"apis/rbac.authorization.k8s.io/v1/clusterroles/{options.Rights}",
+        $"apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{options.Rights}",
+    ];
 
     /// <summary>When the work begins.</summary>
-    public Task KeepAsync(CancellationToken cancellation) => PatchAllAsync(Keep, cancellation);
-
-    /// <summary>As the last thing of an uninstall. All at once: each of them takes away the right to let go of the others.</summary>
-    public Task LetGoAsync(CancellationToken cancellation) => PatchAllAsync(LetGo, cancellation);
-
-    private async Task PatchAllAsync(V1Patch patch, CancellationToken cancellation)
+    public async Task KeepAsync(CancellationToken cancellation)
     {
         if (options.Rights.Length == 0) return;
-        await Task.WhenAll(
-            TryAsync(client.CoreV1.PatchNamespacedServiceAccountAsync(patch, options.Rights, options.Namespace, cancellationToken: cancellation)),
-            TryAsync(client.RbacAuthorizationV1.PatchClusterRoleAsync(patch, options.Rights, cancellationToken: cancellation)),
-            TryAsync(client.RbacAuthorizationV1.PatchClusterRoleBindingAsync(patch, options.Rights, cancellationToken: cancellation))).ConfigureAwait(false);
+        foreach (var path in Paths) await SendAsync(path, new HeldBody(Keep, Task.CompletedTask), cancellation).ConfigureAwait(false);
     }
 
-    private async Task TryAsync<T>(Task<T> patched)
+    /// <summary>
+    /// As the last thing of an uninstall. Each of the three takes away the right to let go of the others, and whether it did so in time is chance where one follows the other. So
+    /// all three requests are begun and none is completed: the server has seen who asks, and allowed it, by the time it asks for a body. Then all bodies are sent.
+    /// </summary>
+    public async Task LetGoAsync(CancellationToken cancellation)
+    {
+        if (options.Rights.Length == 0) return;
+        var go = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        var bodies = Paths.Select(path => (Path: path, Body: new HeldBody(LetGo, go.Task))).ToList();
+        var sent = bodies.Select(each => SendAsync(each.Path, each.Body, cancellation)).ToList();
+        // One that is refused, or is not there, is never asked for its body.
+        await Task.WhenAll(bodies.Zip(sent, (each, answer) => Task.WhenAny(each.Body.Awaited, answer))).ConfigureAwait(false);
+        go.SetResult();
+        await Task.WhenAll(sent).ConfigureAwait(false);
+    }
+
+    private async Task SendAsync(string path, HeldBody body, CancellationToken cancellation)
     {
         try
         {
-            await patched.ConfigureAwait(false);
+            using var request = new HttpRequestMessage(HttpMethod.Patch, new Uri(client.BaseUri, path)) { Version = HttpVersion.Version20, Content = body };
+            request.Headers.ExpectContinue = true;
+            if (client.Credentials is not null) await client.Credentials.ProcessHttpRequestAsync(request, cancellation).ConfigureAwait(false);
+            using var response = await client.HttpClient.SendAsync(request, cancellation).ConfigureAwait(false);
+            if (response.IsSuccessStatusCode || response.StatusCode == HttpStatusCode.NotFound) return;
+            LogRefused(logger, path, await response.Content.ReadAsStringAsync(cancellation).ConfigureAwait(false));
         }
-        catch (HttpOperationException gone) when (gone.Response.StatusCode == HttpStatusCode.NotFound)
+        catch (HttpRequestException fault)
         {
-        }
-        catch (Exception fault) when (fault is HttpOperationException or HttpRequestException)
-        {
-            LogRefused(logger, options.Rights, fault is HttpOperationException refused ? refused.Response.Content : fault.Message);
+            LogRefused(logger, path, fault.Message);
         }
     }
 
-    private static V1Patch Patch(object content) => new(KubernetesJson.Serialize(content), V1Patch.PatchType.StrategicMergePatch);
+    private static byte[] Patch(object content) => Encoding.UTF8.GetBytes(KubernetesJson.Serialize(content));
 
-    [LoggerMessage(Level = LogLevel.Warning, Message = "The finalizer on the rights '{Name}' could not be changed: {Reason}")]
-    private static partial void LogRefused(ILogger logger, string name, string reason);
+    [LoggerMessage(Level = LogLevel.Warning, Message = "The finalizer on {Path} could not be changed: {Reason}")]
+    private static partial void LogRefused(ILogger logger, string path, string reason);
+
+    /// <summary>A body that is sent when it may be.</summary>
+    private sealed class HeldBody : HttpContent
+    {
+        private readonly byte[] bytes;
+        private readonly Task may;
+        private readonly TaskCompletionSource awaited = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+        public HeldBody(byte[] bytes, Task may)
+        {
+            (this.bytes, this.may) = (bytes, may);
+            Headers.ContentType = new MediaTypeHeaderValue("application/strategic-merge-patch+json");
+        }
+
+        /// <summary>Ends when the server has asked for the body.</summary>
+        public Task Awaited => awaited.Task;
+
+        protected override async Task SerializeToStreamAsync(Stream stream, TransportContext? context)
+        {
+            awaited.TrySetResult();
+            await may.ConfigureAwait(false);
+            await stream.WriteAsync(bytes).ConfigureAwait(false);
+        }
+
+        protected override bool TryComputeLength(out long length)
+        {
+            length = bytes.Length;
+            return true;
+        }
+    }
 }

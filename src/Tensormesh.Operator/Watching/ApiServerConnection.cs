@@ -12,6 +12,8 @@ internal static class ApiServerConnection
     private static readonly TimeSpan PingAfter = TimeSpan.FromSeconds(3);
     private static readonly TimeSpan PingTimeout = TimeSpan.FromSeconds(3);
     private static readonly TimeSpan ConnectTimeout = TimeSpan.FromSeconds(5);
+    /// <summary>How long a request that asks whether to send its body waits for the answer.</summary>
+    private static readonly TimeSpan BodyPatience = TimeSpan.FromSeconds(10);
 
     /// <param name="kubeconfig">A file; null or empty in a pod, whose service account is used then.</param>
     public static Kubernetes Open(string? kubeconfig)
@@ -25,6 +27,7 @@ internal static class ApiServerConnection
             handler.KeepAlivePingDelay = PingAfter;
             handler.KeepAlivePingTimeout = PingTimeout;
             handler.ConnectTimeout = ConnectTimeout;
+            handler.Expect100ContinueTimeout = BodyPatience;
         };
         return new Kubernetes(configuration, new TimeoutsAreFaults());
     }

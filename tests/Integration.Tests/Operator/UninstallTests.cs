@@ -34,12 +34,14 @@ public sealed class UninstallTests(UninstalledProduct own) : OperatorTest(own.Pr
     /// <summary>Nothing may hang for longer than this with the operator gone.</summary>
     private static readonly TimeSpan Patience = TimeSpan.FromMinutes(1);
     private const string Rights = "tensormesh-operator";
+    private OperatorProcess? standby;
 
     [Theory]
     [InlineData("namespace, kinds, webhook")]
     [InlineData("operator, kinds, team, namespace")]
     [InlineData("webhook, kinds, operator, namespace")]
     [InlineData("rights, kinds, namespace, webhook")]
+    [InlineData("standby, namespace, rights, kinds")]
     [InlineData("kinds, rights, operator, namespace")]
     [InlineData("kill, kinds, team, namespace, command")]
     public async Task Nothing_is_left_waiting_in_whatever_order_it_is_taken_away(string order)
@@ -70,6 +72,7 @@ public sealed class UninstallTests(UninstalledProduct own) : OperatorTest(own.Pr
         }
 
         Assert.Equal(Money.Zero, (await StandingAsync(team.Account)).BurnPerHour);
+        if (standby is not null) await standby.DisposeAsync();
     }
 
     [Fact]
@@ -111,6 +114,10 @@ public sealed class UninstallTests(UninstalledProduct own) : OperatorTest(own.Pr
                     await Client.ApiextensionsV1.DeleteCustomResourceDefinitionAsync($"{kind}.{WellKnown.Group}", cancellationToken: Ended);
                 }
 
+                break;
+            case "standby":
+                standby = await Installation.StartAnotherOperatorAsync("tensormesh-operator-standby", new Dictionary<string, string>());
+                await standby.WaitUntilReadyAsync(Ended);
                 break;
             case "rights":
                 // In the second in which kubectl delete -k takes everything.

@@ -12,6 +12,7 @@ using Microsoft.Extensions.Logging.Abstractions;
 using Microsoft.Extensions.Time.Testing;
 using Tensormesh.Operator;
 using Tensormesh.Operator.Admission;
+using Tensormesh.Operator.Uninstalling;
 using Tensormesh.Resources;
 using Tensormesh.TestKit;
 
@@ -209,7 +210,7 @@ public sealed class WebhookRotationTests : IAsyncLifetime
             builder.WebHost.UseKestrelHttpsConfiguration();
             builder.WebHost.ConfigureKestrel((_, kestrel) => kestrel.Listen(
                 IPAddress.Loopback, 0, listen => listen.UseHttps(new TlsHandshakeCallbackOptions { OnConnection = _ => ValueTask.FromResult(secret.Serve()) })));
-            var replica = new Replica(builder.Build(), secret, new WebhookRegistration(client, secret, options, time, NullLogger<WebhookRegistration>.Instance));
+            var replica = new Replica(builder.Build(), secret, new WebhookRegistration(client, secret, new OwnDeletion(client, options), options, time, NullLogger<WebhookRegistration>.Instance));
             replica.app.MapPost(OwnNodeGuard.Path, async (Microsoft.AspNetCore.Http.HttpRequest http) =>
             {
                 var review = await Microsoft.AspNetCore.Http.HttpRequestJsonExtensions.ReadFromJsonAsync<AdmissionReview>(http);

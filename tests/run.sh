@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 configuration=$(tr 'A-Z' 'a-z' <<<"${CONFIGURATION:-Debug}")
 
 unit=(Resources.Tests Billing.Tests Operator.Tests Devices.Tests Agent.Tests)
-whole=(Integration.Tests Console.Tests EndToEnd.Tests)
+whole=(Simulation.Tests Integration.Tests Console.Tests EndToEnd.Tests)
 case ${1:-all} in
   unit) projects=("${unit[@]}") ;;
   all) projects=("${unit[@]}" "${whole[@]}") ;;

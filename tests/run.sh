@@ -8,7 +8,7 @@ configuration=$(tr 'A-Z' 'a-z' <<<"${CONFIGURATION:-Debug}")
 
 unit=(Resources.Tests Billing.Tests Operator.Tests Devices.Tests Agent.Tests)
 # The last one looks at what all the others asked of the API server.
-whole=(Monitoring.Tests Integration.Tests Console.Tests EndToEnd.Tests Rights.Tests)
+whole=(Monitoring.Tests Simulation.Tests Integration.Tests Console.Tests EndToEnd.Tests Rights.Tests)
 case ${1:-all} in
   unit) projects=("${unit[@]}") ;;
   all) projects=("${unit[@]}" "${whole[@]}") ;;

@@ -11,12 +11,12 @@ public sealed class Holds(NpgsqlDataSource dataSource, OperatorEpoch? epoch = nu
 
     /// <summary>
     /// Evaluates the start rule on the standing as locked and, when it admits, sets the hold to cover the request. A hold that already
-    /// covers as
-    /// many GPUs is left as it is, or shrunk with a smaller request; a larger request takes a hold for the difference. Idempotent.
+    /// covers as many GPUs is left as it is; a larger request takes a hold for the difference. A smaller request shrinks it, and is asked the stop
+    /// rule only: it starts nothing. Idempotent.
     /// </summary>
     /// <param name="quietly">True tells of the changed standing only when money was given back: less for the others lets none of them
     /// start.</param>
-    /// <returns>The verdict of <see cref="BillingGate.EvaluateStart"/> under the lock; on Admit the hold is in place.</returns>
+    /// <returns>The verdict of the gate under the lock; on Admit the hold is in place.</returns>
     public async Task<Verdict> PlaceAsync(
         LaunchRequest request, CreditPolicy policy, DateTimeOffset now, CancellationToken cancellation, bool quietly = false)
     {
@@ -25,7 +25,10 @@ public sealed class Holds(NpgsqlDataSource dataSource, OperatorEpoch? epoch = nu
         var (placed, gaveBack) = await Transact.RunAsync(dataSource, async connection =>
         {
             var standing = await LockAndReadAsync(connection, account, request.Deployment, cancellation);
-            var verdict = BillingGate.EvaluateStart(request, standing, policy, at);
+            // Less than what is held asks for nothing: a card or a price that went keeps nobody from wanting less.
+            var verdict = standing?.Hold is { } held && held.Product == request.Product && request.Gpus < held.Gpus
+                ? BillingGate.EvaluateRunning(request, standing, policy, at)
+                : BillingGate.EvaluateStart(request, standing, policy, at);
             if (verdict is not Verdict.Admit) return (verdict, false);
             var hold = HoldFor(request, standing!, policy, at);
             await SetAsync(connection, hold, cancellation);

@@ -82,6 +82,24 @@ public sealed class HoldsTests(PostgresFixture postgres) : BillingTest(postgres)
         Assert.Empty((await StandingAsync()).Holds);
     }
 
+    /// <summary>The stop rule alone keeps a deployment from holding less: it starts nothing.</summary>
+    [Fact]
+    public async Task Less_is_held_when_nothing_could_start_anew_and_more_is_not()
+    {
+        await OpenAsync(Acme, "30.00");
+        var deployment = NewDeployment();
+        Assert.IsType<Verdict.Admit>(await Holds.PlaceAsync(Ask(deployment, 4), Policy, T0, Cancellation));
+        await Cards.DetachAsync(Acme, "pm_card_visa", Cancellation);
+        Assert.IsType<Verdict.Refuse>(await Holds.PlaceAsync(Ask(deployment, 5), Policy, T0, Cancellation));
+        Assert.IsType<Verdict.Refuse>(await Holds.PlaceAsync(Ask(NewDeployment(), 1), Policy, T0, Cancellation));
+        Assert.IsType<Verdict.Admit>(await Holds.PlaceAsync(Ask(deployment, 3), Policy, T0, Cancellation));
+        Assert.IsType<Verdict.Admit>(await Holds.PlaceAsync(Ask(deployment, 2) with { PerGpuHour = null }, Policy, T0, Cancellation));
+        Assert.Equal((2, Money.Parse("5.00")), (Assert.Single((await StandingAsync()).Holds).Gpus, (await StandingAsync()).Held(T0)));
+
+        var afterGrace = await Holds.PlaceAsync(Ask(deployment, 1), Policy, T0 + Policy.CardGracePeriod, Cancellation);
+        Assert.Equal(RefusalReason.NoValidCard, Assert.IsType<Verdict.Refuse>(afterGrace).Reason);
+    }
+
     [Fact]
     public async Task A_settlement_draws_the_hold_and_leaves_what_is_available_as_it_was()
     {

@@ -91,7 +91,7 @@ public sealed partial class BackupTests(PostgresFixture postgres) : BillingTest(
     /// <summary>Every balance, every transaction's key and amount, and every run.</summary>
     private static async Task<string> BooksAsync(NpgsqlDataSource database) => string.Join('\n',
         await ReadAsync(database, "select string_agg(b::text, ';' order by b::text) from v_trial_balance b"),
-        await ReadAsync(database, "select string_agg(t.position || t.key || t.amounts::text, ';' order by t.position) from ledger_transaction t"),
+        await ReadAsync(database, "select string_agg(t.position || t.idempotency_key || t.amounts::text, ';' order by t.position) from ledger_transaction t"),
         await ReadAsync(database, "select string_agg(r::text, ';' order by r::text) from run_interval r"),
         await ReadAsync(database, "select string_agg(h::text, ';' order by h::text) from credit_hold h"));
 

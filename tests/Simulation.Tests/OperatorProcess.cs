@@ -45,7 +45,7 @@ internal sealed class OperatorProcess : IAsyncDisposable
         var (database, time) = (stage.Database, stage.World.Time);
         (accounts, runs, holds) = (new(database, epoch), new(database, epoch), new(database, epoch));
         (meter, faults, Prices) = (new(database, epoch), new(database, epoch), new(database, epoch));
-        prices = new PriceList(Prices, time);
+        prices = new PriceList(Prices, Metrics, time);
         departures = new Departures(time);
         // Its clock stands still: a story pauses a process by taking another's turn, not by letting its lease run out.
         lease = new LeaderLease(stage.Client, new LeaseOptions(), Metrics, new FakeTimeProvider(), NullLogger<LeaderLease>.Instance);

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Net.Http.Headers;
 using System.Net.Http.Json;
 using Tensormesh.TestKit;
@@ -17,19 +16,19 @@ public sealed class ExamplesTests(ProductFixture fixture) : IClassFixture<Produc
     [MemberData(nameof(Deployments))]
     public async Task An_example_applied_as_it_stands_runs(string file)
     {
-        foreach (var setting in (string[])["account.yaml", "namespace.yaml", "pricebook.yaml"]) await Kubectl("apply", "-f", Example(setting));
-        await Kubectl("wait", "--for=condition=Ready", "billingaccount/acme", "pricebook/list-prices", "--timeout=120s");
+        foreach (var setting in (string[])["account.yaml", "namespace.yaml", "pricebook.yaml"]) await Kubectl.RunAsync(fixture.Cluster, "apply", "-f", Example(setting));
+        await Kubectl.RunAsync(fixture.Cluster, "wait", "--for=condition=Ready", "billingaccount/acme", "pricebook/list-prices", "--timeout=120s");
         await PostAsync("v1/billing/stripe/customers/payment-methods", new { userId = "acme", stripePaymentMethodId = "pm_card_visa" });
         await PostAsync("v1/admin/billing/balances:add", new { targetUserId = "acme", amount = new { currencyCode = "USD", units = "5", nanos = 0 } });
 
-        await Kubectl("apply", "-f", Example(file));
+        await Kubectl.RunAsync(fixture.Cluster, "apply", "-f", Example(file));
         try
         {
-            await Kubectl("wait", "--for=condition=Ready", "-f", Example(file), "--timeout=200s");
+            await Kubectl.RunAsync(fixture.Cluster, "wait", "--for=condition=Ready", "-f", Example(file), "--timeout=200s");
         }
         finally
         {
-            await Kubectl("delete", "-f", Example(file), "--timeout=200s");
+            await Kubectl.RunAsync(fixture.Cluster, "delete", "-f", Example(file), "--timeout=200s");
         }
     }
 
@@ -41,17 +40,5 @@ public sealed class ExamplesTests(ProductFixture fixture) : IClassFixture<Produc
         http.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", fixture.Product.AdminToken);
         using var answer = await http.PostAsJsonAsync(path, body, Ends);
         Assert.True(answer.IsSuccessStatusCode, $"{path}: {(int)answer.StatusCode} {await answer.Content.ReadAsStringAsync(Ends)}");
-    }
-
-    private async Task Kubectl(params string[] arguments)
-    {
-        var start = new ProcessStartInfo("kubectl") { RedirectStandardOutput = true, RedirectStandardError = true };
-        foreach (var argument in arguments) start.ArgumentList.Add(argument);
-        start.Environment["KUBECONFIG"] = fixture.Cluster.KubeconfigPath;
-        using var process = Process.Start(start) ?? throw new InvalidOperationException("kubectl could not be started");
-        var output = process.StandardOutput.ReadToEndAsync(Ends);
-        var error = process.StandardError.ReadToEndAsync(Ends);
-        await process.WaitForExitAsync(Ends);
-        Assert.True(process.ExitCode == 0, $"kubectl {string.Join(' ', arguments)}: {await output}{await error}");
     }
 }

@@ -67,13 +67,13 @@ public sealed class InstallTests(BareCluster bare) : IClassFixture<BareCluster>
         // kill -9: nobody gives the lease back.
         var began = Stopwatch.GetTimestamp();
         ProductPods.KillProcessOf(leader[..leader.LastIndexOf('_')]);
-        var next = await SeeAsync(LeaderAsync, holder => holder != leader && holder.Length > 0);
+        var next = await Eventually.SeeAsync(LeaderAsync, holder => holder != leader && holder.Length > 0);
         Console.WriteLine($"leadership moved from {leader} to {next} in {Stopwatch.GetElapsedTime(began).TotalSeconds:0.0} s");
         // The new one works: a pod's end is seen and charged, and a start.
         await KubectlAsync("scale", "gpud", "trainer", "-n", "acme-research", "--replicas=1");
-        await SeeAsync(() => product.CountAsync("run_interval where ended_at is not null"), ended => ended == 1);
+        await Eventually.SeeAsync(() => product.CountAsync("run_interval where ended_at is not null"), ended => ended == 1);
         await KubectlAsync("scale", "gpud", "trainer", "-n", "acme-research", "--replicas=2");
-        await SeeAsync(() => product.CountAsync("run_interval where ended_at is null"), open => open == 2);
+        await Eventually.SeeAsync(() => product.CountAsync("run_interval where ended_at is null"), open => open == 2);
 
         // Without sticky sessions: one key sent to both at once is one payment, and what one began the other goes on with.
         var webs = (await PodsAsync(System, "app.kubernetes.io/name=tensormesh-web")).Select(pod => new Uri($"http://{pod.Status.PodIP}:8080")).ToList();
@@ -128,7 +128,7 @@ public sealed class InstallTests(BareCluster bare) : IClassFixture<BareCluster>
     /// <summary>Nothing runs, what ran is charged to the nano and no longer, and the customer's namespace can go.</summary>
     private async Task AssertNothingRunsAsync(InstalledProduct product)
     {
-        await SeeAsync(async () => (await Client.CoreV1.ListNamespacedPodAsync("acme-research", cancellationToken: Ends)).Items.Count, pods => pods == 0);
+        await Eventually.SeeAsync(async () => (await Client.CoreV1.ListNamespacedPodAsync("acme-research", cancellationToken: Ends)).Items.Count, pods => pods == 0);
         await product.AssertChargedExactlyAsync();
         Assert.Equal(0, await product.CountAsync("credit_hold"));
         await KubectlAsync("delete", "namespace", "acme-research", "--timeout=60s");
@@ -146,28 +146,7 @@ public sealed class InstallTests(BareCluster bare) : IClassFixture<BareCluster>
     private async Task<string> LeaderAsync()
         => (await Client.CoordinationV1.ReadNamespacedLeaseAsync("tensormesh-operator", System, cancellationToken: Ends)).Spec.HolderIdentity ?? "";
 
-    private static async Task<T> SeeAsync<T>(Func<Task<T>> read, Func<T, bool> condition)
-    {
-        using var limit = CancellationTokenSource.CreateLinkedTokenSource(Ends);
-        limit.CancelAfter(TimeSpan.FromMinutes(3));
-        while (true)
-        {
-            var seen = await read();
-            if (condition(seen)) return seen;
-            if (limit.IsCancellationRequested) Assert.Fail($"not seen in time; last: {seen}");
-            await Task.Delay(TimeSpan.FromMilliseconds(100), Ends);
-        }
-    }
-
-    private async Task<string> KubectlAsync(params string[] arguments)
-    {
-        var start = new ProcessStartInfo("kubectl", ["--kubeconfig", bare.Cluster.KubeconfigPath, .. arguments]) { WorkingDirectory = Repository.Root, RedirectStandardOutput = true, RedirectStandardError = true };
-        using var process = Process.Start(start) ?? throw new InvalidOperationException("kubectl could not be started");
-        var (output, errors) = (process.StandardOutput.ReadToEndAsync(Ends), process.StandardError.ReadToEndAsync(Ends));
-        await process.WaitForExitAsync(Ends);
-        Assert.True(process.ExitCode == 0, $"kubectl {string.Join(' ', arguments)}: {await output}{await errors}");
-        return await output;
-    }
+    private Task KubectlAsync(params string[] arguments) => Kubectl.RunAsync(bare.Cluster, arguments);
 
     /// <summary>An operator that let go of its own rights may still be asked to end: it gives back the lease, which went with the namespace.</summary>
     private static bool IsFarewell(UsedRight right) => right is { Account: "tensormesh-operator", Verb: "get" or "update" or "watch" or "list" };

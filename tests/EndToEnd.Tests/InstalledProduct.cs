@@ -10,10 +10,10 @@ internal sealed class InstalledProduct : IAsyncDisposable
 {
     private readonly HttpClient http = new();
     private readonly NpgsqlDataSource database;
-    private readonly Func<string[], Task<string>> kubectl;
+    private readonly Func<string[], Task> kubectl;
     private readonly IReadOnlyDictionary<string, string> settings;
 
-    private InstalledProduct(NpgsqlDataSource database, IReadOnlyDictionary<string, string> settings, Func<string[], Task<string>> kubectl)
+    private InstalledProduct(NpgsqlDataSource database, IReadOnlyDictionary<string, string> settings, Func<string[], Task> kubectl)
         => (this.database, this.settings, this.kubectl) = (database, settings, kubectl);
 
     private static CancellationToken Ends => TestContext.Current.CancellationToken;
@@ -21,7 +21,7 @@ internal sealed class InstalledProduct : IAsyncDisposable
     /// <summary>Of the customer acme.</summary>
     public string Token => settings["TENSORMESH_TOKEN"];
 
-    public static async Task<InstalledProduct> ReadAsync(DevCluster cluster, Func<string[], Task<string>> kubectl)
+    public static async Task<InstalledProduct> ReadAsync(DevCluster cluster, Func<string[], Task> kubectl)
     {
         var lines = await File.ReadAllLinesAsync(Path.Combine(cluster.StateDirectory, "story.env"), Ends);
         var settings = lines.Select(line => line["export ".Length..].Split('=', 2)).ToDictionary(parts => parts[0], parts => parts[1]);

@@ -50,14 +50,14 @@ public sealed class UpgradeTests : IAsyncLifetime
         await OpenAccountAsync();
         await ApplyAsync("trainer", replicas: 3);
         await ApplyAsync("paused", replicas: 2, paused: true);
-        await SeeAsync(() => ScalarAsync<long>("select count(*) from run_interval where ended_at is null"), open => open == 3);
+        await Eventually.SeeAsync(() => ScalarAsync<long>("select count(*) from run_interval where ended_at is null"), open => open == 3);
         var (stored, pods) = (await StoredAsync(), await PodsAsync());
 
         // Customers read and pay all the while, of the old server and, once it is there, of the new one.
         using var enough = new CancellationTokenSource();
         List<Uri> webs = [product.WebUrl];
         var load = LoadAsync(webs, enough.Token);
-        await SeeAsync(() => Task.FromResult(load.Answers), answers => answers > 20);
+        await Eventually.SeeAsync(() => Task.FromResult(load.Answers), answers => answers > 20);
 
         await product.UpgradeAsync(ProductVersion.Current, Ends);
         Assert.Equal(stored, await StoredAsync());
@@ -71,11 +71,11 @@ public sealed class UpgradeTests : IAsyncLifetime
 
         // The old operator leads on, on the new schema; the new web server answers beside the old one.
         var settled = await ScalarAsync<long>("select count(*) from ledger_transaction where type = 'GpuUsage'");
-        await SeeAsync(() => ScalarAsync<long>("select count(*) from ledger_transaction where type = 'GpuUsage'"), now => now >= settled + 6);
+        await Eventually.SeeAsync(() => ScalarAsync<long>("select count(*) from ledger_transaction where type = 'GpuUsage'"), now => now >= settled + 6);
         var second = await product.StartAnotherWebAsync("tensormesh-web-2", Ends);
         lock (webs) webs.Add(second);
         var both = load.Answers;
-        await SeeAsync(() => Task.FromResult(load.Answers), answers => answers > both + 20);
+        await Eventually.SeeAsync(() => Task.FromResult(load.Answers), answers => answers > both + 20);
 
         // The old ones go, as a rolling update ends them.
         lock (webs) webs.RemoveAt(0);
@@ -83,10 +83,10 @@ public sealed class UpgradeTests : IAsyncLifetime
         await product.StopWebAsync();
         await product.StopOperatorAsync();
         settled = await ScalarAsync<long>("select count(*) from ledger_transaction where type = 'GpuUsage'");
-        await SeeAsync(() => ScalarAsync<long>("select count(*) from ledger_transaction where type = 'GpuUsage'"), now => now >= settled + 6);
-        await SeeAsync(() => ScalarAsync<long>("select max(epoch) from operator_epoch"), epoch => epoch >= 2);
+        await Eventually.SeeAsync(() => ScalarAsync<long>("select count(*) from ledger_transaction where type = 'GpuUsage'"), now => now >= settled + 6);
+        await Eventually.SeeAsync(() => ScalarAsync<long>("select max(epoch) from operator_epoch"), epoch => epoch >= 2);
         await ApplyAsync("later", replicas: 1);
-        await SeeAsync(() => ScalarAsync<long>("select count(*) from run_interval where ended_at is null"), open => open == 4);
+        await Eventually.SeeAsync(() => ScalarAsync<long>("select count(*) from run_interval where ended_at is null"), open => open == 4);
 
         await enough.CancelAsync();
         await load.Task;
@@ -97,8 +97,8 @@ public sealed class UpgradeTests : IAsyncLifetime
 
         foreach (var name in (string[])["trainer", "later", "paused"])
             await cluster.Client.CustomObjects.DeleteNamespacedCustomObjectAsync(WellKnown.Group, WellKnown.Version, "acme-research", GpuDeployment.PluralName, name, cancellationToken: Ends);
-        await SeeAsync(() => ScalarAsync<long>("select count(*) from run_interval where ended_at is null"), open => open == 0);
-        await SeeAsync(() => ScalarAsync<long>("select count(*) from credit_hold"), holds => holds == 0);
+        await Eventually.SeeAsync(() => ScalarAsync<long>("select count(*) from run_interval where ended_at is null"), open => open == 0);
+        await Eventually.SeeAsync(() => ScalarAsync<long>("select count(*) from credit_hold"), holds => holds == 0);
         Assert.Equal(4, await ScalarAsync<long>("select count(*) from run_interval"));
         // The last windows are posted with the ends.
         Assert.Equal(0m, await ScalarAsync<decimal>(
@@ -117,8 +117,8 @@ public sealed class UpgradeTests : IAsyncLifetime
     private async Task OpenAccountAsync()
     {
         foreach (var file in (string[])["account.yaml", "namespace.yaml", "pricebook.yaml"])
-            await Command("apply", "-f", Repository.Folder("manifests", "examples", file));
-        await Command("wait", "--for=condition=Ready", "billingaccount/acme", "pricebook/list-prices", "--timeout=120s");
+            await Kubectl.RunAsync(cluster, "apply", "-f", Repository.Folder("manifests", "examples", file));
+        await Kubectl.RunAsync(cluster, "wait", "--for=condition=Ready", "billingaccount/acme", "pricebook/list-prices", "--timeout=120s");
         Assert.Equal(200, await PostAsync(product.WebUrl, "v1/billing/stripe/customers/payment-methods", new { stripePaymentMethodId = "pm_card_visa" }, product.Token("acme"), Guid.NewGuid().ToString()));
         Assert.Equal(200, await PostAsync(
             product.WebUrl, "v1/admin/billing/balances:add", new { targetUserId = "acme", amount = new { currencyCode = "USD", units = "100", nanos = 0 } }, product.AdminToken, Guid.NewGuid().ToString()));
@@ -213,28 +213,6 @@ public sealed class UpgradeTests : IAsyncLifetime
     {
         await using var command = database.CreateCommand(sql);
         return (T)(await command.ExecuteScalarAsync(Ends))!;
-    }
-
-    private async Task Command(params string[] arguments)
-    {
-        var start = new System.Diagnostics.ProcessStartInfo("kubectl", ["--kubeconfig", cluster.KubeconfigPath, .. arguments]) { RedirectStandardError = true, RedirectStandardOutput = true };
-        using var process = System.Diagnostics.Process.Start(start)!;
-        var (output, errors) = (process.StandardOutput.ReadToEndAsync(Ends), process.StandardError.ReadToEndAsync(Ends));
-        await process.WaitForExitAsync(Ends);
-        Assert.True(process.ExitCode == 0, $"kubectl {string.Join(' ', arguments)}: {await output}{await errors}");
-    }
-
-    private static async Task<T> SeeAsync<T>(Func<Task<T>> read, Func<T, bool> condition)
-    {
-        using var limit = CancellationTokenSource.CreateLinkedTokenSource(Ends);
-        limit.CancelAfter(TimeSpan.FromMinutes(3));
-        while (true)
-        {
-            var seen = await read();
-            if (condition(seen)) return seen;
-            if (limit.IsCancellationRequested) Assert.Fail($"not seen in time; last: {seen}");
-            await Task.Delay(TimeSpan.FromMilliseconds(100), Ends);
-        }
     }
 
     /// <summary>One customer who asks without a pause.</summary>

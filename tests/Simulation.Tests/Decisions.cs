@@ -58,21 +58,17 @@ internal static class Decisions
     public static IEnumerable<ClusterChange> Spoil(Flaw flaw, Observation seen, Decision decision)
     {
         var product = new GpuProduct(seen.Deployment.Spec.Gpu.Product ?? "");
-        switch (flaw)
+        return flaw switch
         {
-            case Flaw.ForgetsEnds:
-                return decision.Changes.Where(change => change is not ClusterChange.RecordEnd);
-            case Flaw.RecordsEndsAsSeen:
-                return decision.Changes.Select(change => change is ClusterChange.RecordEnd end ? end with { EndedAt = seen.Now } : change);
-            case Flaw.KeepsHolds:
-                return decision.Changes.Where(change => change is not ClusterChange.ReleaseHold);
-            case Flaw.StartsInSpiteOfRefusal when decision.Verdict is Verdict.Refuse:
-                return [.. decision.Changes, new ClusterChange.ApplyChild(PodTemplate.Render(seen.Deployment, product, seen.WantedReplicas))];
-            case Flaw.StopsWhenNotKnowing when decision.Verdict is Verdict.Hold && seen.Child is not null:
-                return [.. decision.Changes, new ClusterChange.ApplyChild(PodTemplate.Render(seen.Deployment, product, 0))];
-            default:
-                return decision.Changes;
-        }
+            Flaw.ForgetsEnds => decision.Changes.Where(change => change is not ClusterChange.RecordEnd),
+            Flaw.RecordsEndsAsSeen => decision.Changes.Select(change => change is ClusterChange.RecordEnd end ? end with { EndedAt = seen.Now } : change),
+            Flaw.KeepsHolds => decision.Changes.Where(change => change is not ClusterChange.ReleaseHold),
+            Flaw.StartsInSpiteOfRefusal => decision.Verdict is Verdict.Refuse ? [.. decision.Changes, Child(seen.WantedReplicas)] : decision.Changes,
+            Flaw.StopsWhenNotKnowing => decision.Verdict is Verdict.Hold && seen.Child is not null ? [.. decision.Changes, Child(0)] : decision.Changes,
+            Flaw.None or Flaw.ChargesTwice or Flaw.PaysUnderANewKey or Flaw.IsNotFenced => decision.Changes,
+        };
+
+        ClusterChange.ApplyChild Child(int replicas) => new(PodTemplate.Render(seen.Deployment, product, replicas));
     }
 
     private static int Gpus(ClusterChange.ApplyChild child) => child.Rendered.Spec.Replicas!.Value * PodGpus.Of(child.Rendered.Spec.Template.Spec);

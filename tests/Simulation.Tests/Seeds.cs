@@ -7,7 +7,7 @@ internal static class Seeds
 {
     public const string Variable = "TENSORMESH_SEED";
     private const string CountVariable = "TENSORMESH_SEEDS";
-    private const int Default = 200;
+    private const int Default = 300;
 
     /// <summary>The one that is to be told again; null: many.</summary>
     public static int? One { get; } = Number(Variable);

@@ -12,6 +12,9 @@ internal sealed class Stage : IDisposable
 {
     public static readonly DateTimeOffset MonthOfStories = new(2025, 1, 1, 0, 0, 0, TimeSpan.Zero);
 
+    /// <summary>How long what runs goes on after the last valid card went.</summary>
+    public static readonly TimeSpan CardGrace = TimeSpan.FromMinutes(20);
+
     private readonly StringBuilder trace = new();
 
     public Stage(int seed, NpgsqlDataSource database, Flaw flaw, CancellationToken cancellation)
@@ -42,8 +45,6 @@ internal sealed class Stage : IDisposable
     public World World { get; }
     public Auditor Auditor { get; }
     public IKubernetes Client { get; }
-    /// <summary>How long what runs goes on after the last valid card went.</summary>
-    public static TimeSpan CardGrace { get; } = TimeSpan.FromMinutes(20);
     /// <summary>Every instant at which some card became none: removed, refused, or at the end of its month.</summary>
     public HashSet<DateTimeOffset> CardLosses { get; } = [MonthOfStories.AddMonths(1)];
     public string Trace => trace.ToString();

@@ -102,8 +102,19 @@ story() {
 # Everything that was installed. Nothing waits for an operator that is gone.
 remove() {
   say "Remove"
+  # Followed to its end: the pods and their logs go as well.
+  for pod in $(kubectl -n $system get pods -l app.kubernetes.io/name=tensormesh-operator -o name); do
+    kubectl -n $system logs -f "$pod" >"$STATE/operator-${pod##*/}.log" 2>/dev/null &
+  done
   if [ -s "$STATE/forward.pid" ]; then xargs -r kill <"$STATE/forward.pid" 2>/dev/null || true; rm -f "$STATE/forward.pid"; fi
-  run kubectl delete -k "manifests/overlays/$target" --ignore-not-found --timeout=180s
+  if ! run kubectl delete -k "manifests/overlays/$target" --ignore-not-found --timeout=180s; then
+    # What is still there, and what it waits for.
+    for each in namespaces crds clusterroles clusterrolebindings; do kubectl get $each -o json | grep -B40 '"tensormesh.ai/\|deletionTimestamp' | grep '"name"\|finalizers\|tensormesh.ai\|deletionTimestamp\|message' || true; done >&2
+    kubectl get pods,serviceaccounts -n $system -o wide >&2 || true
+    kubectl get serviceaccount tensormesh-operator -n $system -o yaml >&2 || true
+    tail -n 40 "$STATE"/operator-*.log >&2 2>/dev/null || true
+    return 1
+  fi
 }
 
 for step in ${@:-cluster images gpus install reach story remove}; do "$step"; done

@@ -98,33 +98,6 @@ public sealed class InstallTests(BareCluster bare) : IClassFixture<BareCluster>
         await AssertNothingRunsAsync(product);
     }
 
-    [Theory]
-    [InlineData("namespaces first")]
-    [InlineData("operator first")]
-    [InlineData("webhook and kinds first")]
-    public async Task Taken_away_while_work_runs_it_leaves_nothing_that_waits_in_whatever_order(string order)
-    {
-        await using var product = await InstallAsync();
-        await product.StartAsync();
-        switch (order)
-        {
-            case "namespaces first":
-                await KubectlAsync("delete", "namespace", System, "tensormesh-agents", "--timeout=180s");
-                break;
-            case "operator first":
-                await KubectlAsync("delete", "deployment", "tensormesh-operator", "-n", System, "--cascade=foreground", "--timeout=180s");
-                break;
-            case "webhook and kinds first":
-                await KubectlAsync("delete", "validatingwebhookconfiguration", "tensormesh-operator");
-                await KubectlAsync("delete", "-k", "crds", "--timeout=180s");
-                break;
-        }
-
-        await WalkAsync("remove");
-        await AssertNothingIsLeftAsync();
-        await AssertNothingRunsAsync(product);
-    }
-
     /// <summary>Nothing runs, what ran is charged to the nano and no longer, and the customer's namespace can go.</summary>
     private async Task AssertNothingRunsAsync(InstalledProduct product)
     {

@@ -7,7 +7,7 @@
 #
 # The base images are arguments, so that others can take their place. The dev cluster has none of these at hand: it gives bases of its own, and
 # hands in what was published already instead of the stages published-* (--build-context published-operator=FOLDER).
-# With --source-date-epoch (buildah: --timestamp) the same sources give the same image.
+# --source-date-epoch (buildah: --timestamp) keeps the times of a build out of its image.
 ARG SDK_IMAGE=mcr.microsoft.com/dotnet/sdk:10.0
 ARG ASPNET_IMAGE=mcr.microsoft.com/dotnet/aspnet:10.0
 ARG RUNTIME_IMAGE=mcr.microsoft.com/dotnet/runtime-deps:10.0

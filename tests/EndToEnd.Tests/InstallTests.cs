@@ -92,10 +92,10 @@ public sealed class InstallTests(BareCluster bare) : IClassFixture<BareCluster>
             page = JsonDocument.Parse(body).RootElement.GetProperty("nextPageToken").GetString() is { Length: > 0 } more ? more : null;
         }
 
-        await KubectlAsync("delete", "gpud", "trainer", "-n", "acme-research", "--timeout=180s");
-        await AssertNothingRunsAsync(product);
+        // Everything at once, while it runs.
         await WalkAsync("remove");
         await AssertNothingIsLeftAsync();
+        await AssertNothingRunsAsync(product);
     }
 
     /// <summary>Nothing runs, what ran is charged to the nano and no longer, and the customer's namespace can go.</summary>

@@ -85,7 +85,7 @@ public sealed partial class BackupTests(PostgresFixture postgres) : BillingTest(
         Assert.Equal(0, await LedgerCommand.RunAsync(["ledger", "verify"], restored, output, output, Cancellation));
         // What the base class looks at in the end is on the server that was.
         await server.RestartAsync();
-        NpgsqlConnection.ClearAllPools();
+        Database.Clear();
     }
 
     /// <summary>Every balance, every transaction's key and amount, and every run.</summary>

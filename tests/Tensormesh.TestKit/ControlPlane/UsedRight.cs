@@ -21,7 +21,7 @@ public sealed record UsedRight(string Account, string Program, string Verb, stri
         using var reader = new StreamReader(new FileStream(auditLog, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete));
         while (reader.ReadLine() is { } line)
         {
-            if (Parse(line) is { } right) rights.Add(right);
+            rights.UnionWith(Parse(line));
         }
 
         return rights;
@@ -41,7 +41,8 @@ public sealed record UsedRight(string Account, string Program, string Verb, stri
         ? [.. Directory.EnumerateFiles(Folder, "*.jsonl").SelectMany(File.ReadLines).Select(line => JsonSerializer.Deserialize<UsedRight>(line)!).Distinct()]
         : [];
 
-    private static UsedRight? Parse(string line)
+    /// <summary>Server-side apply of what is not there yet is one request and two rights: it patches, and it creates.</summary>
+    private static IEnumerable<UsedRight> Parse(string line)
     {
         JsonElement entry;
         try
@@ -52,15 +53,18 @@ public sealed record UsedRight(string Account, string Program, string Verb, stri
         catch (JsonException)
         {
             // The line that the server is writing.
-            return null;
+            yield break;
         }
 
-        if (!entry.TryGetProperty("objectRef", out var asked)) return null;
+        if (!entry.TryGetProperty("objectRef", out var asked)) yield break;
         var resource = Text(asked, "resource") + (Text(asked, "subresource") is { Length: > 0 } sub ? "/" + sub : "");
         var verb = Text(entry, "verb");
-        return new UsedRight(
+        var right = new UsedRight(
             Text(entry.GetProperty("user"), "username").Split(':')[^1], Text(entry, "userAgent").Split('/')[0], verb, Text(asked, "apiGroup"), resource,
             verb == "create" ? "" : Text(asked, "name"), entry.TryGetProperty("annotations", out var notes) && Text(notes, "authorization.k8s.io/decision") == "allow");
+        yield return right;
+        if (verb == "patch" && entry.TryGetProperty("responseStatus", out var answer) && answer.TryGetProperty("code", out var code) && code.GetInt32() == (int)System.Net.HttpStatusCode.Created)
+            yield return right with { Verb = "create", Name = "" };
     }
 
     private static string Text(JsonElement of, string name) => of.TryGetProperty(name, out var value) ? value.GetString() ?? "" : "";

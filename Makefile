@@ -5,7 +5,7 @@ DEV := dotnet artifacts/bin/Tensormesh.Dev/$(configuration)/tensormesh-dev.dll
 export DOTNET_CLI_TELEMETRY_OPTOUT := 1
 export DOTNET_NOLOGO := 1
 
-.PHONY: demo run screenshots test unit bench publish-agent gpu-check lint crds metrics build clean sweep
+.PHONY: demo run screenshots test unit bench soak publish-agent gpu-check lint crds metrics build clean sweep
 
 demo: build ## The story of the product on a dev cluster; ends by itself.
 	@$(DEV) demo
@@ -26,6 +26,11 @@ unit: build ## Only the tests without I/O: seconds.
 bench: ## Every benchmark, or one group: make bench BENCH=ledger. Optimized code, whatever CONFIGURATION says.
 	@dotnet build tests/Benchmarks -c Release -v quiet --nologo -clp:NoSummary >&2
 	@dotnet artifacts/bin/Benchmarks/release/Benchmarks.dll $(BENCH)
+
+soak: SOAK_MINUTES ?= 20
+soak: ## Mixed load with a fault each minute, and everything reckoned up at the end: make soak SOAK_MINUTES=120.
+	@dotnet build tests/Soak -c $(CONFIGURATION) -v quiet --nologo -clp:NoSummary >&2
+	@dotnet artifacts/bin/Soak/$(configuration)/Soak.dll $(SOAK_MINUTES)
 
 publish-agent: OUT ?= artifacts/agent
 publish-agent: ## The agent, compiled ahead of time with its worker, in OUT (artifacts/agent). Needs gcc and libc6-dev.

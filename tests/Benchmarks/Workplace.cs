@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Text.Json.Nodes;
 using Npgsql;
 using Tensormesh.Billing;
 using Tensormesh.TestKit;
@@ -28,15 +27,7 @@ internal sealed class Workplace(string group) : IAsyncDisposable
     /// <summary>Writes one figure as a JSON line.</summary>
     /// <param name="goal">Such as <c>&gt;=1.0</c>; null when the figure only informs.</param>
     /// <param name="of">What was measured, and against what.</param>
-    public void Report(string figure, double value, string unit, string? goal, string of) => Console.Out.WriteLine(new JsonObject
-    {
-        ["bench"] = group,
-        ["figure"] = figure,
-        ["value"] = Math.Round(value, 3),
-        ["unit"] = unit,
-        ["goal"] = goal,
-        ["of"] = of,
-    }.ToJsonString(Plain));
+    public void Report(string figure, double value, string unit, string? goal, string of) => new Figure(group, figure, value, unit, goal, of).Write();
 
     public static void Say(FormattableString line) => Console.Error.WriteLine(FormattableString.Invariant(line));
 
@@ -48,12 +39,6 @@ internal sealed class Workplace(string group) : IAsyncDisposable
         if (server is not null) await server.DisposeAsync();
         if (Directory.Exists(directory)) Directory.Delete(directory, recursive: true);
     }
-
-    // A goal reads ">=1.0", not "\u003E=1.0".
-    private static readonly System.Text.Json.JsonSerializerOptions Plain = new()
-    {
-        Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
-    };
 }
 
 /// <summary>Order statistics of a few rounds or many samples.</summary>

@@ -98,6 +98,27 @@ public sealed class InstallTests(BareCluster bare) : IClassFixture<BareCluster>
         await AssertNothingRunsAsync(product);
     }
 
+    public static TheoryData<string, string[]> Orders => new()
+    {
+        { "the namespaces first", ["delete namespace tensormesh-system tensormesh-agents"] },
+        { "the operator first, and its webhook left behind", ["delete deployment tensormesh-operator -n tensormesh-system --cascade=foreground"] },
+        { "the webhook and the kinds first", ["delete validatingwebhookconfiguration tensormesh-operator", "delete -k crds"] },
+    };
+
+    [Theory]
+    [MemberData(nameof(Orders))]
+    public async Task Taken_away_in_any_order_while_work_runs_nothing_hangs_and_nothing_goes_on_running_or_costing(string order, string[] first)
+    {
+        Console.WriteLine(order);
+        await using var product = await InstallAsync();
+        await product.StartAsync();
+        // Each returns when what it names is gone: one that hung would be told so.
+        foreach (var command in first) await KubectlAsync([.. command.Split(' '), "--timeout=120s"]);
+        await WalkAsync("remove");
+        await AssertNothingIsLeftAsync();
+        await AssertNothingRunsAsync(product);
+    }
+
     /// <summary>Nothing runs, what ran is charged to the nano and no longer, and the customer's namespace can go.</summary>
     private async Task AssertNothingRunsAsync(InstalledProduct product)
     {

@@ -17,7 +17,7 @@ public sealed record ProxiedRequest(string Path, string Query, bool IsWatch, Tim
 
 /// <summary>
 /// An HTTP hop between an operator and the real API server of a dev cluster. It passes everything on, with the client's own credentials, until it is told
-/// to fail: it then answers watches with 410, puts ERROR events into them, leaves events out, holds everything back, or cuts. It ends TLS with
+/// to fail: it then answers watches with 410, puts ERROR events into them, leaves events out or tells them twice, holds everything back, or cuts. It ends TLS with
 /// the API server's own certificate, so that what is between it and its client is what is between a client and the API server.
 /// </summary>
 public sealed class FaultyProxy : IAsyncDisposable
@@ -86,6 +86,9 @@ public sealed class FaultyProxy : IAsyncDisposable
     /// <summary>Swallows every event of the API server but bookmarks: connections look alive, and nothing is told.</summary>
     public bool DropsEvents { get; set; }
 
+    /// <summary>Tells every event of the API server twice.</summary>
+    public bool RepeatsEvents { get; set; }
+
     /// <summary>Ends each new watch in good order as soon as the API server has accepted it.</summary>
     public bool EndsWatchesAtOnce { get; set; }
 
@@ -149,7 +152,7 @@ public sealed class FaultyProxy : IAsyncDisposable
     /// <summary>Takes all faults off. What was held back goes on.</summary>
     public void Heal()
     {
-        (DropsEvents, EndsWatchesAtOnce, CutsWatchesAtOnce, Refuses, AsksFrom, Delay) = (false, false, false, null, null, TimeSpan.Zero);
+        (DropsEvents, RepeatsEvents, EndsWatchesAtOnce, CutsWatchesAtOnce, Refuses, AsksFrom, Delay) = (false, false, false, false, null, null, TimeSpan.Zero);
         AnswerGone(0);
         var frozen = _frozen;
         _frozen = null;
@@ -260,6 +263,7 @@ public sealed class FaultyProxy : IAsyncDisposable
                 }
 
                 await context.Response.WriteAsync(line.Text, ending.Token);
+                if (affected && RepeatsEvents && !line.IsInjected) await context.Response.WriteAsync(line.Text, ending.Token);
                 await context.Response.Body.FlushAsync(ending.Token);
             }
         }

@@ -66,6 +66,9 @@ public sealed class HollowNodes : IAsyncDisposable
         }
     }
 
+    /// <summary>Sees each state of each pod's container when its kubelet comes to it, before the API server is told: the truth that all else can only have heard.</summary>
+    public Action<V1Pod, V1ContainerState>? Witness { get; set; }
+
     internal IKubernetes Client { get; }
 
     internal TimeProvider Time { get; }

@@ -250,6 +250,7 @@ internal sealed class HollowPod(V1Pod pod, HollowNode node, HollowNodes nodes, s
     private Task ReportAsync(string phase, V1ContainerState state, CancellationToken cancellationToken)
     {
         (_phase, _state) = (phase, state);
+        nodes.Witness?.Invoke(Pod, state);
         var status = new HollowPodStatus
         {
             Phase = phase,

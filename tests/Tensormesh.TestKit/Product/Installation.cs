@@ -79,6 +79,12 @@ public sealed class Installation : IAsyncDisposable
     /// <summary>Environment of the operator that starts next, over what this installation sets itself.</summary>
     public IDictionary<string, string> OperatorExtras { get; } = new Dictionary<string, string>();
 
+    /// <summary>The same of the Web APIs that start next.</summary>
+    public IDictionary<string, string> WebExtras { get; } = new Dictionary<string, string>();
+
+    /// <summary>Of the first Web API, where it runs, and of the others.</summary>
+    public IReadOnlyList<int> WebPids => [.. moreWebs.Prepend(webProcess).OfType<DevProcess>().Select(web => web.Identity.Pid)];
+
     /// <summary>For psql.</summary>
     public string DatabaseUrl
     {
@@ -213,14 +219,27 @@ public sealed class Installation : IAsyncDisposable
         await web.DisposeAsync();
     }
 
-    private Task<DevProcess> LaunchWebAsync(string name, Uri url, Uri metrics) => StartAsync(name, "Tensormesh.Web", new()
+    /// <summary>Ends the first Web API as a node failure does.</summary>
+    public async Task KillWebAsync()
     {
-        ["ConnectionStrings__Billing"] = ConnectionString,
-        ["Tensormesh__Urls"] = url.GetLeftPart(UriPartial.Authority),
-        ["Tensormesh__MetricsUrl"] = metrics.GetLeftPart(UriPartial.Authority),
-        ["Tensormesh__DevelopmentSigningKey"] = signingKey,
-        ["Tensormesh__Console__DevelopmentSignIn"] = "true",
-    }, "tensormesh-web");
+        if (webProcess is not { } web) return;
+        webProcess = null;
+        await web.DisposeAsync();
+    }
+
+    private Task<DevProcess> LaunchWebAsync(string name, Uri url, Uri metrics)
+    {
+        var settings = new Dictionary<string, string>
+        {
+            ["ConnectionStrings__Billing"] = ConnectionString,
+            ["Tensormesh__Urls"] = url.GetLeftPart(UriPartial.Authority),
+            ["Tensormesh__MetricsUrl"] = metrics.GetLeftPart(UriPartial.Authority),
+            ["Tensormesh__DevelopmentSigningKey"] = signingKey,
+            ["Tensormesh__Console__DevelopmentSignIn"] = "true",
+        };
+        foreach (var (key, value) in WebExtras) settings[key] = value;
+        return StartAsync(name, "Tensormesh.Web", settings, "tensormesh-web");
+    }
 
     /// <summary>Runs the operator's executable to its end, with the settings that the last one was started with.</summary>
     public Task<(int ExitCode, string Output)> RunOperatorCommandAsync(string command, CancellationToken cancellation)

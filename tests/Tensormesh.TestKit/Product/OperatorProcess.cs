@@ -13,6 +13,7 @@ public sealed class OperatorProcess : IAsyncDisposable
 
     public Uri MetricsUrl { get; }
     public string Log => process.LogFile;
+    public int Pid => process.Identity.Pid;
 
     /// <summary>Null while it runs.</summary>
     public int? ExitCode => process.ExitCode;

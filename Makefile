@@ -5,7 +5,7 @@ DEV := dotnet artifacts/bin/Tensormesh.Dev/$(configuration)/tensormesh-dev.dll
 export DOTNET_CLI_TELEMETRY_OPTOUT := 1
 export DOTNET_NOLOGO := 1
 
-.PHONY: demo run screenshots test unit bench soak publish-agent gpu-check lint crds metrics build clean sweep
+.PHONY: demo run screenshots test unit bench soak publish-agent reproducible gpu-check lint crds metrics build clean sweep
 
 demo: build ## The story of the product on a dev cluster; ends by itself.
 	@$(DEV) demo
@@ -35,6 +35,9 @@ soak: ## Mixed load with a fault each minute, and everything reckoned up at the 
 publish-agent: OUT ?= artifacts/agent
 publish-agent: ## The agent, compiled ahead of time with its worker, in OUT (artifacts/agent). Needs gcc and libc6-dev.
 	@dotnet publish src/Tensormesh.Agent -c Release -p:Sbom=true -o $(OUT) -v quiet --nologo -clp:NoSummary
+
+reproducible: ## Publishes what goes into the images from two folders, and names each file that differs. Minutes.
+	@bash tests/reproducible.sh
 
 gpu-check: ## Probes this machine's own GPUs and times each call. Where there is no driver, gpu-check ends with 3, and make says so.
 	@dotnet build tests/Tensormesh.GpuCheck -c Release -v quiet --nologo -clp:NoSummary >&2

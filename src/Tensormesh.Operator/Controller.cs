@@ -1,5 +1,4 @@
 using System.Collections.Concurrent;
-using System.Diagnostics;
 using k8s;
 using k8s.Models;
 using Npgsql;
@@ -17,17 +16,14 @@ namespace Tensormesh.Operator;
 
 /// <summary>What changed, to which key, to which loop: the wiring between watches, the ledger's hints and the four reconcilers.</summary>
 internal sealed partial class Controller(
-    ClusterView cluster, GpuDeploymentReconciler deployments, BillingAccountReconciler billingAccounts, PriceBookReconciler priceBooks, GpuNodeReconciler gpuNodes,
+    ClusterView cluster, GpuDeploymentReconciler deployments, BillingAccountReconciler billingAccounts, PriceBookReconciler priceBooks, GpuNodeReconciler gpuNodes, Rounds rounds,
     StandingListener listener, MeteringClock metering, LedgerProver prover, LeaderLease lease, PodDrift drift, OwnWrites own, Applier applier, StandingMemory memory, Departures departures, Orphans orphans, Audit audit,
-    Uninstaller uninstaller, OwnRights rights, OwnDeletion deletion, StatusReporter reporter, EventRecorder events, NpgsqlDataSource dataSource, LedgerClock clock, OperatorEpoch epoch,
+    Uninstaller uninstaller, OwnRights rights, OwnDeletion deletion, StatusReporter reporter, EventRecorder events, NpgsqlDataSource dataSource, LedgerClock clock, ClockWatch clocks, OperatorEpoch epoch,
     OperatorOptions options, OperatorMetrics metrics,
     TimeProvider time, IHostApplicationLifetime lifetime, ILogger<Controller> logger) : BackgroundService
 {
     /// <summary>Hints about one account within this time are one hint: placing fifty holds must not reconcile fifty deployments fifty times.</summary>
     private static readonly TimeSpan HintWindow = TimeSpan.FromMilliseconds(50);
-
-    /// <summary>Clocks that differ by more than this are worth a line.</summary>
-    private static readonly TimeSpan ClockTolerance = TimeSpan.FromSeconds(1);
 
     /// <summary>A database that is away must not keep a customer from pausing work, which needs none.</summary>
     private static readonly TimeSpan EpochPatience = TimeSpan.FromSeconds(5);
@@ -46,8 +42,6 @@ internal sealed partial class Controller(
     private readonly WorkQueue gpuNodeQueue = new(time);
     private readonly ConcurrentDictionary<AccountId, byte> hints = new();
     private readonly ConcurrentDictionary<AccountId, byte> held = new();
-    /// <summary>Ends with the refusal that a write of this operator got because another has taken over.</summary>
-    private readonly TaskCompletionSource fenced = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private volatile bool everythingChanged;
     private volatile bool offersChanged;
     private volatile bool begun;
@@ -63,7 +57,7 @@ internal sealed partial class Controller(
         Wire();
         if (options.MigrateOnStart) await Retry(() => Migrator.MigrateAsync(dataSource, stopping), stopping).ConfigureAwait(false);
         await Retry(() => clock.ReadAsync(dataSource, stopping), stopping).ConfigureAwait(false);
-        var ticking = KeepTimeAsync(stopping);
+        var ticking = clocks.RunAsync(stopping);
 
         // The watches run whether or not this process leads: a standby takes over with warm copies.
         var watches = Task.WhenAll(cluster.Informers.Select(informer => informer.RunAsync(stopping)));
@@ -132,10 +126,10 @@ internal sealed partial class Controller(
         await Task.WhenAny(taking, Task.Delay(EpochPatience, time, loop)).ConfigureAwait(false);
         Task[] loops =
         [
-            gpuQueue.RunAsync(options.Workers, Timed("GpuDeployment", CountDownAsync), (key, fault) => OnFault("GpuDeployment", key, fault), loop),
-            accountQueue.RunAsync(2, Timed("BillingAccount", billingAccounts.ReconcileAsync), (key, fault) => OnFault("BillingAccount", key, fault), loop),
-            priceQueue.RunAsync(1, Timed("PriceBook", (key, token) => priceBooks.ReconcileAsync(key, EnqueueAll, token)), (key, fault) => OnFault("PriceBook", key, fault), loop),
-            gpuNodeQueue.RunAsync(4, Timed("GpuNode", gpuNodes.ReconcileAsync), (key, fault) => OnFault("GpuNode", key, fault), loop),
+            rounds.RunAsync("GpuDeployment", gpuQueue, options.Workers, CountDownAsync, loop),
+            rounds.RunAsync("BillingAccount", accountQueue, 2, billingAccounts.ReconcileAsync, loop),
+            rounds.RunAsync("PriceBook", priceQueue, 1, (key, token) => priceBooks.ReconcileAsync(key, EnqueueAll, token), loop),
+            rounds.RunAsync("GpuNode", gpuNodeQueue, 4, gpuNodes.ReconcileAsync, loop),
             listening,
             FollowHintsAsync(loop),
             events.RunAsync(loop),
@@ -147,7 +141,7 @@ internal sealed partial class Controller(
         ];
 
         // None of them ends by itself. When one does, or the fence has refused a write, all of them end.
-        var ended = await Task.WhenAny([fenced.Task, .. loops]).ConfigureAwait(false);
+        var ended = await Task.WhenAny([rounds.Fenced, .. loops]).ConfigureAwait(false);
         await all.CancelAsync().ConfigureAwait(false);
         await Task.WhenAll(loops.Select(each => each.ContinueWith(_ => { }, CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default))).ConfigureAwait(false);
         if (ended.Exception?.InnerException is { } fault && OperatorEpoch.IsOver(fault)) LogFenced(logger, fault.Message);
@@ -352,50 +346,6 @@ internal sealed partial class Controller(
         metrics.ActiveWorkers.WithLabels(kind).Set(queue.Working);
     }
 
-    private Func<string, CancellationToken, Task<DateTimeOffset?>> Timed(string kind, Func<string, CancellationToken, Task<DateTimeOffset?>> work) => async (key, cancellation) =>
-    {
-        var deployment = Find(kind, key);
-        using var span = OperatorTrace.Round(kind, key, deployment);
-        using var scope = Concerning(deployment, span?.TraceId);
-        var began = time.GetTimestamp();
-        try
-        {
-            var next = await work(key, cancellation).ConfigureAwait(false);
-            metrics.ReconcileTotal.WithLabels(kind, "done").Inc();
-            return next;
-        }
-        finally
-        {
-            metrics.ReconcileSeconds.WithLabels(kind).Observe(time.GetElapsedTime(began).TotalSeconds);
-        }
-    };
-
-    private GpuDeployment? Find(string kind, string key) => kind == GpuDeployment.KubeKind ? cluster.GpuDeployments.Find(key) : null;
-
-    private IDisposable? Concerning(GpuDeployment? deployment, ActivityTraceId? trace) => deployment is null ? null : Logs.Concerning(
-        logger, ObjectKey.Of(deployment), cluster.AccountOf(deployment.Metadata.NamespaceProperty)?.Value, (trace ?? OperatorTrace.ChangeOf(deployment))?.ToHexString());
-
-    private void OnFault(string kind, string key, Exception fault)
-    {
-        using var scope = Concerning(Find(kind, key), null);
-        metrics.ReconcileTotal.WithLabels(kind, "fault").Inc();
-        if (OperatorEpoch.IsOver(fault))
-        {
-            fenced.TrySetException(fault);
-            return;
-        }
-
-        if (LedgerAvailability.IsUnavailable(fault)) metrics.LedgerUp.Set(0);
-        // A conflict is the ordinary answer to a write on an older version: the newer one is on its way here.
-        if (fault is k8s.Autorest.HttpOperationException { Response.StatusCode: System.Net.HttpStatusCode.Conflict }) LogConflict(logger, kind, key);
-        // A namespace that goes away refuses what was decided before that was seen here: the next look decides otherwise.
-        else if (fault is k8s.Autorest.HttpOperationException { Response.StatusCode: System.Net.HttpStatusCode.Forbidden } ending
-            && ending.Response.Content?.Contains(Applier.NamespaceTerminating, StringComparison.Ordinal) == true) LogConflict(logger, kind, key);
-        else if (fault is LeaseLapsedException) LogLapsed(logger, kind, key);
-        else if (fault is k8s.Autorest.HttpOperationException refused) LogRefused(logger, kind, key, (int)refused.Response.StatusCode, refused.Response.Content);
-        else LogFault(logger, fault, kind, key);
-    }
-
     private async Task WaitForSyncAsync(CancellationToken cancellation)
         => await Task.WhenAll(
             cluster.GpuDeployments.Synced, cluster.BillingAccounts.Synced, cluster.PriceBooks.Synced, cluster.Deployments.Synced,
@@ -405,37 +355,6 @@ internal sealed partial class Controller(
     {
         var taken = await epoch.TakeAsync(lease.Identity, cancellation).ConfigureAwait(false);
         LogEpoch(logger, taken);
-    }
-
-    /// <summary>Keeps the ledger's clock, and tells when either clock is not what it was.</summary>
-    private async Task KeepTimeAsync(CancellationToken stopping)
-    {
-        var ahead = TimeSpan.Zero;
-        using var timer = new PeriodicTimer(LedgerClock.Interval, time);
-        try
-        {
-            do
-            {
-                try
-                {
-                    var moved = await clock.ReadAsync(dataSource, stopping).ConfigureAwait(false);
-                    if (moved.Duration() > ClockTolerance) LogLedgerClockMoved(logger, moved);
-                }
-                catch (Exception away) when (LedgerAvailability.IsUnavailable(away))
-                {
-                    // The monotonic clock carries on until it answers again.
-                }
-
-                if ((clock.MachineIsAhead - ahead).Duration() <= ClockTolerance) continue;
-                ahead = clock.MachineIsAhead;
-                // In whole seconds: the fraction is the reading's, not the clock's.
-                LogMachineClockMoved(logger, TimeSpan.FromSeconds(Math.Round(ahead.TotalSeconds)));
-            }
-            while (await timer.WaitForNextTickAsync(stopping).ConfigureAwait(false));
-        }
-        catch (OperationCanceledException) when (stopping.IsCancellationRequested)
-        {
-        }
     }
 
     private async Task Retry(Func<Task> action, CancellationToken cancellation)
@@ -469,22 +388,4 @@ internal sealed partial class Controller(
 
     [LoggerMessage(Level = LogLevel.Critical, Message = "A loop of the operator ended, and with it the process, to be started again")]
     private static partial void LogBroken(ILogger logger, Exception fault);
-
-    [LoggerMessage(Level = LogLevel.Warning, Message = "This machine's clock is ahead of the ledger's by {Ahead}. Charges follow the ledger's.")]
-    private static partial void LogMachineClockMoved(ILogger logger, TimeSpan ahead);
-
-    [LoggerMessage(Level = LogLevel.Warning, Message = "The ledger's clock was moved by {Moved}. Charges follow it.")]
-    private static partial void LogLedgerClockMoved(ILogger logger, TimeSpan moved);
-
-    [LoggerMessage(Level = LogLevel.Warning, Message = "{Kind} {Key}: nothing was changed, because the lease was not renewed in time")]
-    private static partial void LogLapsed(ILogger logger, string kind, string key);
-
-    [LoggerMessage(Level = LogLevel.Debug, Message = "{Kind} {Key}: written on an older version; looked at again")]
-    private static partial void LogConflict(ILogger logger, string kind, string key);
-
-    [LoggerMessage(Level = LogLevel.Warning, Message = "{Kind} {Key}: the API server refused with {Status}: {Reason}")]
-    private static partial void LogRefused(ILogger logger, string kind, string key, int status, string reason);
-
-    [LoggerMessage(Level = LogLevel.Error, Message = "{Kind} {Key}: failed, and will be tried again")]
-    private static partial void LogFault(ILogger logger, Exception fault, string kind, string key);
 }

@@ -87,6 +87,8 @@ builder.Services.AddSingleton<GpuDeploymentReconciler>();
 builder.Services.AddSingleton<BillingAccountReconciler>();
 builder.Services.AddSingleton<PriceBookReconciler>();
 builder.Services.AddSingleton<GpuNodeReconciler>();
+builder.Services.AddSingleton<Rounds>();
+builder.Services.AddSingleton<ClockWatch>();
 builder.Services.AddSingleton<MeteringClock>();
 builder.Services.AddSingleton<LedgerProver>();
 builder.Services.AddSingleton<OwnRights>();

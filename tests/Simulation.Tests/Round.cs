@@ -13,7 +13,7 @@ internal sealed record Round(ModelDeployment Deployment, Observation Seen, Decis
     /// <summary>Null for a change that concerns the cluster alone.</summary>
     public Effect? EffectOf(ClusterChange change, Outcome outcome) => change switch
     {
-        ClusterChange.RecordStart start => new Effect.Start(start.Start.Pod),
+        ClusterChange.RecordStart start => new Effect.Start(start.Start.Pod, start.EndedAt),
         ClusterChange.RecordEnd end => new Effect.End(end.Pod),
         ClusterChange.EndVanishedRun vanished => new Effect.End(vanished.Run.Pod),
         ClusterChange.PlaceHold => new Effect.Hold(Seen.Id, outcome == Outcome.Whole),

@@ -35,9 +35,15 @@ internal sealed record Run : RunStart
 
     public AccruingInterval Accruing => new(Pod, Deployment, Product, Gpus, PerGpuHour, RatedFrom, Rated, SettledUntil);
 
-    /// <summary>Cost between two instants of the running total in force.</summary>
+    /// <summary>Of a start that is told late: the prices that came after its first. Not stored, for they are followed at once.</summary>
+    public IReadOnlyList<RunRating> LaterPrices { get; init; } = [];
+
+    /// <summary>Cost between two instants of the running total in force, and of those to come.</summary>
     public Money Cost(DateTimeOffset from, DateTimeOffset to)
-        => Rating.Due(to - RatedFrom, PerGpuHour, Gpus) - Rating.Due(from - RatedFrom, PerGpuHour, Gpus);
+    {
+        RunRating[] totals = [new(RatedFrom, PriceVersion, PerGpuHour), .. LaterPrices.Where(price => price.From > RatedFrom)];
+        return RatingHistory.At(totals, Gpus, to).Total - RatingHistory.At(totals, Gpus, from).Total;
+    }
 }
 
 /// <summary>Where a running total of an interval began, and at which price.</summary>

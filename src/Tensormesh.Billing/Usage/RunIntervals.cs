@@ -35,12 +35,17 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource, OperatorEpoch? epo
     private readonly StandingHints hints = StandingHints.Of(dataSource);
     private readonly OperatorEpoch? epoch = epoch;
 
+    /// <summary>Records a start as it happens, or of a pod that is paid for whatever happened since.</summary>
+    public Task<bool> OpenAsync(RunStart start, CancellationToken cancellation) => OpenAsync(start, null, start.StartedAt, cancellation);
+
     /// <summary>Records the start at the price in force at <see cref="RunStart.StartedAt"/>. Idempotent by pod: the first start recorded
     /// stays.</summary>
-    /// <remarks>A start that is reported after a price change is charged at each price for its time.</remarks>
+    /// <remarks>A start that is reported after a price change is charged at each price for its time. If the balance had run out before that
+    /// change, charging stops where it did, and what ran from there until now is written off, at each price as well.</remarks>
+    /// <param name="endedAt">The pod's end, where that is known already: nothing ran after it.</param>
     /// <returns>False when the interval was already recorded.</returns>
     /// <exception cref="InvalidOperationException">The product never had a price, or the ledger knows no such account.</exception>
-    public async Task<bool> OpenAsync(RunStart start, CancellationToken cancellation)
+    public async Task<bool> OpenAsync(RunStart start, DateTimeOffset? endedAt, DateTimeOffset now, CancellationToken cancellation)
     {
         var opened = await Transact.RunAsync(dataSource, async connection =>
         {
@@ -54,18 +59,23 @@ public sealed class RunIntervals(NpgsqlDataSource dataSource, OperatorEpoch? epo
                 ?? throw new InvalidOperationException(
                     $"pod {start.Namespace}/{start.PodName} runs for account {start.Account}, which the ledger does not know");
 
-            var run = new Run(start with { StartedAt = startedAt }, price.Version, price.PerGpuHour!.Value);
+            var run = new Run(start with { StartedAt = startedAt }, price.Version, price.PerGpuHour!.Value)
+            {
+                LaterPrices = [.. PriceHistory.ChangesAfter(prices, price, startedAt).Select(change => new RunRating(change.EffectiveAt, change.Version, change.PerGpuHour!.Value))],
+            };
             if (!await InsertAsync(connection, run, cancellation)) return false;
             locked.Add(run);
-            foreach (var change in PriceHistory.ChangesAfter(prices, price, startedAt))
+            foreach (var change in run.LaterPrices)
             {
-                if (locked.ExhaustsAt is { } exhausted && exhausted < change.EffectiveAt)
+                if (locked.ExhaustsAt is { } exhausted && exhausted < change.From)
                 {
-                    locked.SuspendExhausted(exhausted, change.EffectiveAt, new CreditPolicy());
+                    // What had ended by then has not used the balance up: its end is recorded next.
+                    if (endedAt is null || exhausted < endedAt) locked.SuspendExhausted(
+                        exhausted, Instants.Later((endedAt ?? now).ToLedgerTime(), exhausted), new CreditPolicy());
                     break;
                 }
 
-                locked.Reprice(locked.Find(run.Pod)!, change.Version, change.PerGpuHour!.Value, change.EffectiveAt);
+                locked.Reprice(locked.Find(run.Pod)!, change.Version, change.PerGpuHour, change.From);
             }
 
             await locked.WriteAsync(cancellation);

@@ -48,7 +48,7 @@ internal sealed partial class Applier(
                 return Outcome.Whole;
 
             case ClusterChange.RecordStart open:
-                if (await runs.OpenAsync(open.Start, cancellation).ConfigureAwait(false))
+                if (await runs.OpenAsync(open.Start, open.EndedAt, time.GetUtcNow(), cancellation).ConfigureAwait(false))
                 {
                     LogRunStarted(logger, ns, open.Start.PodName, open.Start.Gpus, open.Start.Product, open.Start.StartedAt);
                 }

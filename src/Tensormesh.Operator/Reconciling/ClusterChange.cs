@@ -15,7 +15,8 @@ internal abstract record ClusterChange
     public sealed record RemoveFinalizer : ClusterChange;
 
     /// <summary>Record that a pod's GPUs are held.</summary>
-    public sealed record RecordStart(RunStart Start) : ClusterChange;
+    /// <param name="EndedAt">Where they are known to be free again: that is recorded next.</param>
+    public sealed record RecordStart(RunStart Start, DateTimeOffset? EndedAt) : ClusterChange;
 
     /// <summary>Record that a pod's GPUs are free, and settle its last window.</summary>
     public sealed record RecordEnd(PodId Pod, DateTimeOffset EndedAt) : ClusterChange;

@@ -223,7 +223,7 @@ internal static class Decider
             var recorded = ledger.Runs.Any(run => run.Pod == pod.Id);
             if (pod.StartedAt is { } startedAt && !recorded && pod.HasFinalizer && Start(seen, ledger, pod, startedAt) is { } start)
             {
-                changes.Add(new ClusterChange.RecordStart(start));
+                changes.Add(new ClusterChange.RecordStart(start, pod.EndedAt));
                 recorded = true;
             }
 

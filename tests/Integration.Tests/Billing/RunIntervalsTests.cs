@@ -102,4 +102,42 @@ public sealed class RunIntervalsTests(PostgresFixture postgres) : BillingTest(po
         Assert.Equal(new Card("pm_card_visa", "Visa", "4242", 12, 2040, true, T0), Assert.Single(standing.Account.Cards.Cards));
         Assert.Equal(Money.Parse("0.25"), standing.SettledCost);
     }
+
+    [Fact]
+    public async Task A_start_that_is_told_after_the_balance_ended_and_the_price_changed_is_written_off_until_it_was_noticed()
+    {
+        var (deployment, pod) = await OpenBeforeAChangeAsync();
+        await Runs.OpenAsync(Start(deployment, pod, 4, T0), null, T0.AddHours(3), Cancellation);
+        Assert.Equal(T0.AddHours(1), Assert.Single(await Runs.ListOpenAsync(deployment, Cancellation)).ChargeUntil);
+        // An hour of four GPUs at 2.50, and another at 6.00.
+        Assert.Equal((Money.Zero, Money.Parse("-34.00")), (await PostedAsync(), await SumAsync(MovementType.Uncollected, "expense:uncollected")));
+    }
+
+    [Fact]
+    public async Task A_start_that_is_told_with_its_end_is_written_off_until_that_end()
+    {
+        var (deployment, pod) = await OpenBeforeAChangeAsync();
+        await Runs.OpenAsync(Start(deployment, pod, 4, T0), T0.AddMinutes(90), T0.AddHours(3), Cancellation);
+        await Runs.CloseAsync(pod, T0.AddMinutes(90), Cancellation);
+        Assert.Equal((Money.Zero, Money.Parse("-5.00")), (await PostedAsync(), await SumAsync(MovementType.Uncollected, "expense:uncollected")));
+    }
+
+    [Fact]
+    public async Task A_start_that_is_told_with_an_end_which_the_balance_outlived_suspends_nothing()
+    {
+        var (deployment, pod) = await OpenBeforeAChangeAsync();
+        await Runs.OpenAsync(Start(deployment, pod, 4, T0), T0.AddMinutes(30), T0.AddHours(3), Cancellation);
+        await Runs.CloseAsync(pod, T0.AddMinutes(30), Cancellation);
+        Assert.Equal((Money.Parse("5.00"), Money.Zero), (await PostedAsync(), await SumAsync(MovementType.Uncollected, "expense:uncollected")));
+        Assert.Equal(0L, await ScalarAsync<long>("select count(*) from suspension"));
+    }
+
+    /// <summary>Four GPUs use up the balance in an hour, and their price changes in two.</summary>
+    private async Task<(DeploymentId, PodId)> OpenBeforeAChangeAsync()
+    {
+        await PublishAsync(T0.AddDays(-1), (H100, "2.50"));
+        await OpenAsync(Acme, "10.00");
+        await PublishAsync(T0.AddHours(2), (H100, "6.00"));
+        return (NewDeployment(), NewPod());
+    }
 }

@@ -210,6 +210,8 @@ internal sealed class Auditor(World world, NpgsqlDataSource database, IReadOnlyL
             case Effect.SuspendDeployment suspend when suspend.Deployment.Value == run.Deployment && suspension is not null:
                 if (stop != (suspend.At > settled ? suspend.At : settled)) ExpectUsedUp(run, suspension.At, after);
                 return Lost(run.Pod, stop, suspension.At, suspension.DecidedAt);
+            case Effect.Start start when suspension is not null && suspension.DecidedAt != (start.EndedAt ?? world.Now):
+                throw new FoundException($"what was noticed by {effect} at {world.Now:O} is written off until {suspension.DecidedAt:O}");
             case Effect.SuspendAccount or Effect.Publish or Effect.Start when suspension is not null:
                 ExpectUsedUp(run, suspension.At, after);
                 return Lost(run.Pod, stop, suspension.At, suspension.DecidedAt);

@@ -7,7 +7,8 @@ internal abstract record Effect
 {
     private Effect() { }
 
-    public sealed record Start(PodId Pod) : Effect;
+    /// <param name="EndedAt">Where the end was known as the start was told.</param>
+    public sealed record Start(PodId Pod, DateTimeOffset? EndedAt) : Effect;
 
     public sealed record End(PodId Pod) : Effect;
 

@@ -72,6 +72,8 @@ internal sealed class Stage : IAsyncDisposable
         var clock = await SteppingClock.CreateAsync(cluster, say, cancellation);
         var product = await Installation.PrepareAsync(cluster, Options, cancellation);
         product.OperatorExtras["Tensormesh__Kubeconfig"] = proxy.KubeconfigPath;
+        // What a watch never told, while it told of progress, is found by the periodic list alone: within the customers' patience.
+        product.OperatorExtras["Tensormesh__Watch__RelistInterval"] = "00:01:00";
         foreach (var (name, value) in WebSettings(stripe)) product.WebExtras[name] = value;
         var stage = new Stage(cluster, product, stripe, proxy, clock, BillingServices.OpenDataSource(product.ConnectionString));
         await product.StartOperatorAsync(cancellation);

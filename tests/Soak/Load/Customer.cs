@@ -226,7 +226,7 @@ internal sealed class Customer(Stage stage, int number, Witness witness, Random 
                 { Replicas: 0 } => ready.Reason == ConditionReasons.ScaledToZero,
                 _ => ready.Status == "True" && last.Status!.ReadyReplicas == wish.Replicas,
             };
-        }, cancellation, () => last is null ? "it was never read" : KubernetesJson.Serialize(last.Status));
+        }, cancellation, () => last?.Status is { } status ? KubernetesJson.Serialize(status) : "it has no status");
     }
 
     /// <summary>With one key until it is answered: whoever has no answer asks again.</summary>

@@ -115,48 +115,36 @@ internal sealed class Customer(Stage stage, int number, Witness witness, Random 
     {
         var (name, wish) = (FormattableString.Invariant($"train-{++names}"), new Wish(random.Next(1, 4)));
         var deployment = Render(name, wish);
-        var refused = false;
-        await Insistence.OnAsync(Tally, "apply", async limit =>
+        await AskAsync("apply", name, wish, async limit =>
         {
-            refused = false;
             try
             {
                 await stage.Cluster.Client.CustomObjects.CreateNamespacedCustomObjectAsync(
                     deployment, WellKnown.Group, WellKnown.Version, team, GpuDeployment.PluralName, cancellationToken: limit);
-                return true;
             }
             catch (HttpOperationException answer) when (answer.Response.Content.Contains("AlreadyExists", StringComparison.Ordinal))
             {
                 // The answer to an earlier attempt was lost.
-                return true;
-            }
-            catch (HttpOperationException answer) when (IsDenial(answer))
-            {
-                return refused = IsForMoney(answer);
             }
         }, cancellation);
-        if (refused)
-        {
-            Tally.Operation("refused at admission");
-            await TopUpAsync(random.Next(20, 60), cancellation);
-            return;
-        }
-
-        wishes[name] = wish;
-        await SeeAsync(name, wish, cancellation);
     }
 
-    private async Task WantAsync(string what, string name, Wish wish, CancellationToken cancellation)
+    private Task WantAsync(string what, string name, Wish wish, CancellationToken cancellation) => AskAsync(
+        what, name, wish,
+        limit => stage.Cluster.Client.CustomObjects.PatchNamespacedCustomObjectAsync(
+            new V1Patch(KubernetesJson.Serialize(new { spec = new { replicas = wish.Replicas, paused = wish.Paused } }), V1Patch.PatchType.MergePatch),
+            WellKnown.Group, WellKnown.Version, team, GpuDeployment.PluralName, name, cancellationToken: limit),
+        cancellation);
+
+    /// <summary>Asks until it is granted or refused for want of money, and then looks until it is so.</summary>
+    private async Task AskAsync(string what, string name, Wish wish, Func<CancellationToken, Task> ask, CancellationToken cancellation)
     {
         var refused = false;
         await Insistence.OnAsync(Tally, what, async limit =>
         {
-            refused = false;
             try
             {
-                await stage.Cluster.Client.CustomObjects.PatchNamespacedCustomObjectAsync(
-                    new V1Patch(KubernetesJson.Serialize(new { spec = new { replicas = wish.Replicas, paused = wish.Paused } }), V1Patch.PatchType.MergePatch),
-                    WellKnown.Group, WellKnown.Version, team, GpuDeployment.PluralName, name, cancellationToken: limit);
+                await ask(limit);
                 return true;
             }
             catch (HttpOperationException answer) when (IsDenial(answer))

@@ -17,7 +17,7 @@ public sealed class MoneyTests(ConsoleFixture fixture) : ConsoleTest(fixture)
         await Expect(Test(page, "refusal")).ToContainTextAsync("no valid card on file");
         await page.GetByRole(AriaRole.Button, new() { Name = "Add Balance" }).ClickAsync();
         await page.GetByRole(AriaRole.Dialog).GetByRole(AriaRole.Link, new() { Name = "Add one under Payment Methods" }).ClickAsync();
-        await page.WaitForURLAsync("**/billing/payment-methods");
+        await ConsoleSite.ComeToAsync(page, "**/billing/payment-methods");
         await AddCardAsync(page, "4242");
         await Expect(Test(page, "card")).ToHaveCountAsync(1);
         await Expect(Test(page, "card")).ToContainTextAsync("Default");
@@ -222,7 +222,7 @@ public sealed class MoneyTests(ConsoleFixture fixture) : ConsoleTest(fixture)
         await page.GetByRole(AriaRole.Link, new() { Name = account }).ClickAsync();
         await Expect(page.GetByText("You look at account")).ToBeVisibleAsync();
         await page.GetByRole(AriaRole.Link, new() { Name = "Transactions" }).ClickAsync();
-        await page.WaitForURLAsync($"**/billing/transactions?account={account}");
+        await ConsoleSite.ComeToAsync(page, $"**/billing/transactions?account={account}");
         await Test(page, "transaction").Filter(new() { HasText = "Adjustment" }).ClickAsync();
         await page.GetByLabel("Reason, kept in the audit log").FillAsync("it was right");
         await page.GetByRole(AriaRole.Button, new() { Name = "Take it back" }).ClickAsync();

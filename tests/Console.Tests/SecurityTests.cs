@@ -85,7 +85,7 @@ public sealed partial class SecurityTests(ConsoleFixture fixture) : ConsoleTest(
         await page.GotoAsync(new Uri(Site.Address, $"/sign-in?returnUrl={Uri.EscapeDataString(returnUrl)}").ToString());
         await page.GetByLabel("Account", new() { Exact = true }).FillAsync(SampleAccounts.Customer);
         await page.GetByRole(AriaRole.Button, new() { Name = "Sign in" }).ClickAsync();
-        await page.WaitForURLAsync(new Uri(Site.Address, "/billing").ToString());
+        await ConsoleSite.ComeToAsync(page, new Uri(Site.Address, "/billing").ToString());
     }
 
     [Fact]
@@ -128,9 +128,9 @@ public sealed partial class SecurityTests(ConsoleFixture fixture) : ConsoleTest(
         await ConsoleSite.LiveAsync(page);
         await Expect(Test(page, "balance")).ToBeVisibleAsync();
         await page.GetByRole(AriaRole.Button, new() { Name = "Sign out" }).ClickAsync();
-        await page.WaitForURLAsync("**/sign-in**");
+        await ConsoleSite.ComeToAsync(page, "**/sign-in**");
         await page.GotoAsync(new Uri(site.Address, "/billing").ToString());
-        await page.WaitForURLAsync("**/sign-in**");
+        await ConsoleSite.ComeToAsync(page, "**/sign-in**");
     }
 
     [Fact]
@@ -149,7 +149,7 @@ public sealed partial class SecurityTests(ConsoleFixture fixture) : ConsoleTest(
         provider.Person = new Dictionary<string, object> { ["sub"] = "alice@example.com", ["account"] = "acme", ["role"] = "USER", ["account_role"] = "MEMBER" };
         var page = await PageAsync();
         await page.GotoAsync(new Uri(site.Address, "/billing/payment-methods").ToString());
-        await page.WaitForURLAsync(new Uri(site.Address, "/billing/payment-methods").ToString());
+        await ConsoleSite.ComeToAsync(page, new Uri(site.Address, "/billing/payment-methods").ToString());
         await ConsoleSite.LiveAsync(page);
         await Expect(page.GetByText("You are a member of this account")).ToBeVisibleAsync();
         await Expect(page.Locator(".who")).ToContainTextAsync("acme");

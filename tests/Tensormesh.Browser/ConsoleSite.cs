@@ -84,9 +84,15 @@ public sealed class ConsoleSite : IAsyncDisposable
         await page.GetByLabel("Account", new() { Exact = true }).FillAsync(account);
         await page.GetByLabel("As", new() { Exact = true }).SelectOptionAsync(role);
         await page.GetByRole(AriaRole.Button, new() { Name = "Sign in" }).ClickAsync();
-        await page.WaitForURLAsync(new Uri(address, path).ToString());
+        await ComeToAsync(page, new Uri(address, path).ToString());
         await LiveAsync(page);
     }
+
+    /// <summary>
+    /// Waits until the page is at this address, and for nothing of what it loads: whoever looks at something of it waits for that. The browser's word that all is
+    /// loaded comes before its word of the new document now and then, and is then waited for in vain.
+    /// </summary>
+    public static Task ComeToAsync(IPage page, string url) => page.WaitForURLAsync(url, new() { WaitUntil = WaitUntilState.Commit });
 
     /// <summary>Waits until the page has its connection, from when on it hears what is done on it.</summary>
     public static Task LiveAsync(IPage page) => page.WaitForFunctionAsync("() => document.documentElement.dataset.live === 'true'");

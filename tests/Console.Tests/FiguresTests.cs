@@ -109,6 +109,8 @@ public sealed class FiguresTests(ConsoleFixture fixture) : ConsoleTest(fixture)
         foreach (var member in (string[])["deploymentName", "namespace", "podName", "node", "product"]) await Expect(sheet).ToContainTextAsync(details.GetProperty(member).GetString()!);
         await Expect(sheet).ToContainTextAsync(details.GetProperty("priceVersion").GetRawText());
         await Expect(sheet).ToContainTextAsync(id!);
+        // Keys go to where the focus is, which comes into the dialog a moment after its text.
+        await page.WaitForFunctionAsync("() => document.activeElement.closest('.mud-dialog-container') !== null");
         await page.Keyboard.PressAsync("Escape");
         await Expect(sheet).ToHaveCountAsync(0);
 
@@ -122,6 +124,8 @@ public sealed class FiguresTests(ConsoleFixture fixture) : ConsoleTest(fixture)
     {
         var account = await StillAccountAsync();
         var page = await OpenAsync(account, "/billing/serverless-usage");
+        // Connected is not yet read.
+        await Expect(page.GetByLabel("Period")).ToBeVisibleAsync();
         var periods = await page.GetByLabel("Period").Locator("option").EvaluateAllAsync<string[]>("all => all.map(one => one.value)");
         Assert.True(periods.Length >= 3, string.Join(' ', periods));
         foreach (var period in periods)

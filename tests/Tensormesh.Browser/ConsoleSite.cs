@@ -89,10 +89,14 @@ public sealed class ConsoleSite : IAsyncDisposable
     }
 
     /// <summary>
-    /// Waits until the page is at this address, and for nothing of what it loads: whoever looks at something of it waits for that. The browser's word that all is
-    /// loaded comes before its word of the new document now and then, and is then waited for in vain.
+    /// Waits until the page is at this address and has loaded, by its own word: the browser's event of it is told before that of the new document now and then, and is then
+    /// waited for in vain.
     /// </summary>
-    public static Task ComeToAsync(IPage page, string url) => page.WaitForURLAsync(url, new() { WaitUntil = WaitUntilState.Commit });
+    public static async Task ComeToAsync(IPage page, string url)
+    {
+        await page.WaitForURLAsync(url, new() { WaitUntil = WaitUntilState.Commit });
+        await page.WaitForFunctionAsync("() => document.readyState === 'complete'");
+    }
 
     /// <summary>Waits until the page has its connection, from when on it hears what is done on it.</summary>
     public static Task LiveAsync(IPage page) => page.WaitForFunctionAsync("() => document.documentElement.dataset.live === 'true'");

@@ -169,7 +169,7 @@ internal sealed class Soaking(Stage stage, int minutes, int seed)
         }
 
         var load = $"{minutes} minutes of mixed load with a fault each minute";
-        Write("operations", Tally.Operations, "operations", null, $"done or refused for a reason, in {Tally.Attempts} attempts; {load}");
+        Write("operations", Tally.Operations, "operations", null, $"done or refused for a reason, for which {Tally.Retries} attempts failed; {load}");
         Write("faults", Tally.Faults, "faults", null, load);
         Write("lost", Tally.Count(FindingKind.Lost), "operations", "0", load);
         Write("doubled", Tally.Count(FindingKind.Doubled), "operations", "0", load);

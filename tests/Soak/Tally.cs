@@ -11,19 +11,19 @@ internal sealed class Tally
     private readonly ConcurrentDictionary<string, long> operations = new(StringComparer.Ordinal);
     private readonly ConcurrentDictionary<string, long> faults = new(StringComparer.Ordinal);
     private readonly ConcurrentQueue<Finding> findings = new();
-    private long attempts;
+    private long retries;
 
     /// <summary>Things that somebody wanted and got, or was refused for a reason that was told.</summary>
     public long Operations => operations.Values.Sum();
 
-    /// <summary>Times that an operation was tried: each of those beyond the first is one that a fault got in the way of.</summary>
-    public long Attempts => Interlocked.Read(ref attempts);
+    /// <summary>Attempts that a fault got in the way of, and that were made again.</summary>
+    public long Retries => Interlocked.Read(ref retries);
 
     public long Faults => faults.Values.Sum();
 
     public IReadOnlyList<Finding> Findings => [.. findings];
 
-    public void Attempt() => Interlocked.Increment(ref attempts);
+    public void Retry() => Interlocked.Increment(ref retries);
 
     public void Operation(string what, long times = 1) => operations.AddOrUpdate(what, times, (_, sum) => sum + times);
 

@@ -6,7 +6,7 @@ using Tensormesh.TestKit;
 
 namespace Tensormesh.Soak;
 
-/// <summary>Something that goes wrong, and is put right within the minute.</summary>
+/// <summary>Something that goes wrong, and is put right before the next.</summary>
 internal sealed record Fault(string Name, Func<CancellationToken, Task> StrikeAsync);
 
 /// <summary>Every fault, one each minute, all of them before any comes again.</summary>

@@ -20,7 +20,6 @@ internal static class Insistence
     /// <exception cref="StuckException">It was not done in five minutes; the message has the last error.</exception>
     public static async Task OnAsync(Tally tally, string what, Func<CancellationToken, Task<bool>> attempt, CancellationToken cancellation)
     {
-        tally.Attempt();
         await UntilAsync(what, async token =>
         {
             try
@@ -29,7 +28,7 @@ internal static class Insistence
             }
             catch (Exception fault) when (IsPassing(fault))
             {
-                tally.Attempt();
+                tally.Retry();
                 throw;
             }
         }, cancellation);
